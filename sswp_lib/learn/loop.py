@@ -1,0 +1,150 @@
+"""What search and training share: epochs and steps that can be left and taken up again at any step.
+
+A loop writes no file. It yields after every step, hands out its whole state as tensors and plain data, and goes on from
+one; whoever drives it decides when to keep it. Random numbers come from (seed, purpose, epoch, step), so the state
+holds none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sswp_lib.config import Config, RunError
+from sswp_lib.learn.data import generator
+
+CHECK_EVERY = 25  # steps between looks at the loss on an accelerator, where each look waits for it; ours
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a loop is. `row` is the epoch's line of history, after its last step; else None."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    phase: str
+    loss: float
+    accuracy: float
+    pruned: int | None = None
+    cells: int | None = None
+    row: dict[str, Any] | None = None
+
+
+class Loop:
+    """Runs `num_epochs` epochs of `num_steps` steps; subclasses say what a step is.
+
+    Attributes:
+        epoch, step: what comes next. history: one row for each finished epoch.
+    """
+
+    num_epochs: int
+    num_steps: int
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.epoch = self.step = 0
+        self.history: list[dict[str, Any]] = []
+        self._sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])  # metric -> sum, count
+        self._unread: list[tuple[str, Tensor]] = []
+
+    def begin_epoch(self) -> None:
+        """Called before the first step of an epoch."""
+
+    def train_step(self) -> None:
+        """Do step (self.epoch, self.step); `record` its metrics."""
+        raise NotImplementedError
+
+    def end_epoch(self) -> dict[str, Any]:
+        """Return what the epoch's row says beside its metrics."""
+        return {}
+
+    def describe(self) -> dict[str, Any]:
+        """Return the fields of Progress that only this loop knows."""
+        return {"phase": ""}
+
+    def advance(self) -> Iterator[Progress]:
+        """Go on to the end; yields after every step, and once more after each epoch with its row."""
+        while self.epoch < self.num_epochs:
+            if self.step == 0:
+                self.begin_epoch()
+            while self.step < self.num_steps:
+                self.train_step()
+                self.step += 1
+                yield self._progress()
+            self.read_metrics()
+            row = {"epoch": self.epoch, **{k: s / n for k, (s, n) in self._sums.items()}, **self.end_epoch()}
+            self.history.append(row)
+            self._sums.clear()
+            progress = self._progress(row)
+            self.epoch, self.step = self.epoch + 1, 0
+            yield progress
+
+    def _progress(self, row: dict[str, Any] | None = None) -> Progress:
+        seen = row or {k: s / n for k, (s, n) in self._sums.items()}
+        return Progress(
+            self.epoch, self.num_epochs, self.step, self.num_steps, loss=seen.get("loss", math.nan), accuracy=seen.get("accuracy", math.nan), row=row, **self.describe()
+        )  # fmt: skip
+
+    def record(self, **metrics: Tensor) -> None:
+        """Note a step's metrics for the epoch's means; a loss that is not finite ends the run."""
+        self._unread += [(name, value.detach()) for name, value in metrics.items()]
+        first = next(iter(metrics.values()))
+        if first.device.type == "cpu" or len(self._unread) >= CHECK_EVERY:
+            self.read_metrics()
+
+    def read_metrics(self) -> None:
+        """Bring the noted metrics from the device; raises RunError at a loss that is not finite."""
+        if not self._unread:
+            return
+        values = torch.stack([value.float() for _, value in self._unread]).tolist()
+        for (name, _), value in zip(self._unread, values, strict=True):
+            if not math.isfinite(value):
+                raise RunError(f"{name} became {value} in epoch {self.epoch} at or shortly before step {self.step}; try a lower lr or grad_clip (the last checkpoint is from before)")
+            self._sums[name][0] += value
+            self._sums[name][1] += 1
+        self._unread.clear()
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that going on needs, as tensors and plain data."""
+        self.read_metrics()
+        return {"epoch": self.epoch, "step": self.step, "history": self.history, "sums": dict(self._sums)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a state that `state` gave."""
+        self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]
+        self._sums.clear()
+        self._sums.update(state["sums"])
+
+    def set_lr(self, optimizer: torch.optim.Optimizer, lr: float, min_lr: float, schedule: str) -> None:
+        """Cosine from lr to min_lr over the run, advancing by epoch or by step."""
+        done = self.epoch if schedule == "epoch" else self.epoch + self.step / self.num_steps
+        now = min_lr + (lr - min_lr) * (1 + math.cos(math.pi * done / self.num_epochs)) / 2
+        for group in optimizer.param_groups:
+            group["lr"] = now
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer, names: dict[str, nn.Parameter]) -> dict[str, dict[str, Tensor]]:
+    """Return the optimiser's state by parameter name, so that it survives pruning."""
+    return {name: dict(optimizer.state[p]) for name, p in names.items() if optimizer.state.get(p)}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, names: dict[str, nn.Parameter], state: dict[str, dict[str, Tensor]]) -> None:
+    for name, entries in state.items():
+        optimizer.state[names[name]] = {k: v.to(names[name].device) if v.dim() else v for k, v in entries.items()}
+
+
+@contextmanager
+def seeded(seed: int, *purpose: str | int):
+    """Torch's own generator seeded for one purpose (initial weights), and put back afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator(seed, *purpose).initial_seed())
+        yield

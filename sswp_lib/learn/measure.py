@@ -1,0 +1,96 @@
+"""Accuracy, parameters, multiply-adds, memory, entropy of alpha.
+
+Multiply-adds are those of convolutions and linear layers, one multiplication with its addition counted once (the papers'
+convention), as `torch.utils.flop_counter` finds them while the network runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from sswp_lib.learn.data import take
+from sswp_lib.learn.views import normalise
+from sswp_lib.space import CANDIDATES, Genotype
+
+
+@torch.no_grad()
+def accuracy(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, mean: Tensor, std: Tensor, batch_size: int = 500) -> dict[str, float]:
+    """Return {"top1", "top5"} in percent, on uint8 images (N, 3, S, S); `model` is in evaluation mode already."""
+    top1 = top5 = 0
+    for index in torch.arange(len(labels)).split(batch_size):
+        scores = model(normalise(take(images, index, mean.device), mean, std))
+        target = take(labels, index, mean.device)
+        ranked = scores.topk(min(5, scores.shape[1]), dim=1).indices == target[:, None]
+        top1, top5 = top1 + int(ranked[:, 0].sum()), top5 + int(ranked.sum())
+    return {"top1": 100 * top1 / len(labels), "top5": 100 * top5 / len(labels)}
+
+
+def parameters(model: nn.Module) -> int:
+    """Return the number of weights that training changes, alpha not counted."""
+    return sum(p.numel() for name, p in model.named_parameters() if name != "alpha")
+
+
+@torch.no_grad()
+def multiply_adds(model: nn.Module, image_size: int) -> int:
+    """Return the multiply-adds of one image of image_size x image_size in evaluation."""
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, image_size, image_size, device=device))
+    model.train(was_training)
+    return counter.get_total_flops() // 2
+
+
+def peak_memory(step: Callable[[], object], device: torch.device | str = "cpu") -> int:
+    """Return the bytes of tensors that `step` holds at its peak, beyond what was there before it.
+
+    On CUDA the allocator says so; on the CPU every allocation and release that torch makes is added up.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        step()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        step()
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+def entropy(alpha: Tensor, present: Tensor) -> list[float]:
+    """Return, for each cell, the mean entropy of its edges' choice as a share of the greatest, log M: 1 uniform, 0 fixed."""
+    log_p = torch.log_softmax(alpha.detach().double(), dim=-1)
+    edges = -(log_p.exp() * log_p).sum(-1) / math.log(alpha.shape[-1])  # (cells, 14)
+    fixed = present.sum(-1) <= 1
+    return edges.masked_fill(fixed, 0.0).mean(-1).tolist()
+
+
+def operation_shares(alpha: Tensor) -> list[float]:
+    """Return the mean probability of each of the M candidates over all edges."""
+    return torch.softmax(alpha.detach().double(), dim=-1).mean(dim=(0, 1)).tolist()
+
+
+def operation_counts(genotype: Genotype) -> dict[str, int]:
+    """Return how often each candidate stands in a genotype."""
+    found = Counter(name for cell in genotype.cells for name, _ in cell)
+    return {name: found[name] for name in CANDIDATES}
+
+
+def skip_share(genotype: Genotype) -> float:
+    """Return the share of a genotype's operations that are skips: near 1 where a search has collapsed."""
+    counts = operation_counts(genotype)
+    return counts["skip_connect"] / sum(counts.values())

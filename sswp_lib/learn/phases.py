@@ -1,0 +1,43 @@
+"""Warm-up, bi-level, FPP/BPP: pure functions of (epoch, configuration).
+
+Paper: sections 3.4 and 3.5, Figure 3. With E epochs, ratios (r1, r2, r3) and L cells, the i-th cell to go (from the
+input for FPP, from the output for BPP) is pruned at the start of epoch E(r1 + r2) + i T, T = E r3 / L, rounded down.
+Deliberate deviation: nothing is skipped where T < 1; several cells are then pruned in one epoch.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import floor
+
+from sswp_lib.config import Search
+
+PHASES = ("warm-up", "bi-level", "pruning")
+
+
+def _exact(ratio: float) -> Fraction:
+    return Fraction(str(ratio))  # 0.2 + 0.4 is 0.6 here
+
+
+def phase(epoch: int, config: Search) -> str:
+    """Return the phase of an epoch (from 0): "warm-up", "bi-level" or "pruning"."""
+    first, second = (_exact(r) * config.epochs for r in config.ratios[:2])
+    if epoch < first:
+        return PHASES[0]
+    return PHASES[1] if config.prune == "none" or epoch < floor(first + second) else PHASES[2]
+
+
+def pruning_epochs(config: Search, num_cells: int) -> dict[int, int]:
+    """Return {cell: the epoch at whose start it is pruned}; `epochs` itself means: after the last."""
+    if config.prune == "none":
+        return dict.fromkeys(range(num_cells), config.epochs)
+    start = sum(_exact(r) for r in config.ratios[:2]) * config.epochs
+    step = _exact(config.ratios[2]) * config.epochs / num_cells
+    epochs = [floor(start + i * step) for i in range(num_cells)]
+    cells = range(num_cells) if config.prune == "forward" else reversed(range(num_cells))
+    return dict(zip(cells, epochs, strict=True))
+
+
+def cells_to_prune(epoch: int, config: Search, num_cells: int) -> list[int]:
+    """Return the cells that are pruned at the start of this epoch, in order."""
+    return [cell for cell, when in pruning_epochs(config, num_cells).items() if when == epoch]

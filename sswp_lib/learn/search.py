@@ -1,0 +1,253 @@
+"""The search: weight steps along sampled paths, architecture steps along two, cells pruned on the way.
+
+Paper: section 3.5 and Table 5. A run at epoch e does, for each batch of the weights' half of the images,
+    1. a weight step: one sampled path, SGD on the weights that ran;
+    2. after every `alpha_every`-th of them, from the bi-level phase on, an architecture step on the other half: two
+       sampled paths, Adam (beta1 = 0) on alpha, and the shift that leaves unsampled probabilities alone;
+and at the start of an epoch prunes the cells whose time has come. Deliberate deviations: see `space.supernet`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sswp_lib.config import Config
+from sswp_lib.learn.data import ImageData, epoch_batches, generator, halves, take
+from sswp_lib.learn.loop import Loop, optimizer_state, restore_optimizer, seeded
+from sswp_lib.learn.measure import entropy, multiply_adds, operation_counts, operation_shares, parameters, skip_share
+from sswp_lib.learn.objectives import build
+from sswp_lib.learn.phases import PHASES, cells_to_prune, phase, pruning_epochs
+from sswp_lib.learn.views import normalise, random_views
+from sswp_lib.space import Network, Paths, SuperNet, calibrate, changed_by_caps, load_concomitant, restore_unsampled, sample_paths, sample_two_paths
+
+
+class Search(Loop):
+    """One search run.
+
+    Args:
+        config: its data, model and search sections are used.
+        data: the images. Labels are needed by the supervised objective only.
+        device: where to compute.
+    """
+
+    def __init__(self, config: Config, data: ImageData, device: torch.device | str = "cpu"):
+        super().__init__(config)
+        self.settings, self.data, self.device = config.search, data, torch.device(device)
+        self.objective = build(self.settings.objective, config)
+        if self.objective.needs_labels:
+            data.labels(f"a search with the {self.settings.objective} objective")
+        self.weights_half, self.alpha_half = halves(len(data.train), data.train_labels, config.seed)
+        self.num_epochs = self.settings.epochs
+        smaller = min(self.weights_half, self.alpha_half, key=len)
+        epoch_batches(smaller, self.settings.batch_size, config.seed, "each half of the training set", 0)
+        self.num_steps = len(self.weights_half) // self.settings.batch_size
+        self.batches: list[Tensor] = []
+        self._build()
+
+    def _build(self) -> None:
+        with seeded(self.config.seed, "supernet"):
+            model = self.config.model
+            supernet = SuperNet(model.init_channels, model.num_cells, stem=model.stem)
+            supernet.head = self.objective.head(supernet.num_features, len(self.data.classes))
+        self.supernet = supernet.to(self.device, memory_format=torch.channels_last)
+        self.objective.to(self.device).attach(self.supernet)
+        s = self.settings
+        learnt = list(self._named_weights().values())
+        self.optimizer = torch.optim.SGD(learnt, lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay, foreach=True)
+        self.alpha_optimizer = torch.optim.Adam([self.supernet.alpha], lr=s.alpha_lr, betas=(0.0, s.alpha_beta2))
+
+    def _named_weights(self) -> dict[str, torch.nn.Parameter]:
+        """Return every parameter that weight steps learn, by name; the objective's own under "objective."."""
+        own = {name: p for name, p in self.supernet.named_parameters() if name != "alpha"}
+        return own | {f"objective.{name}": p for name, p in self.objective.named_parameters() if p.requires_grad}
+
+    @property
+    def phase(self) -> str:
+        return phase(min(self.epoch, self.num_epochs - 1), self.settings)
+
+    def begin_epoch(self) -> None:
+        for cell in cells_to_prune(self.epoch, self.settings, self.supernet.num_cells):
+            self.prune(cell)
+
+    def prune(self, cell: int) -> None:
+        """Prune one cell and make the optimiser forget what was dropped: weights, gradients, momentum."""
+        s = self.settings
+        self.supernet.prune(cell, s.edges, s.max_skips, s.max_pools)
+        self.objective.follow(self.supernet)
+        self._forget_dropped()
+
+    def _forget_dropped(self) -> None:
+        left = list(self._named_weights().values())
+        alive = set(left)
+        self.optimizer.param_groups[0]["params"] = left
+        for parameter in [p for p in self.optimizer.state if p not in alive]:
+            del self.optimizer.state[parameter]
+
+    def train_step(self) -> None:
+        self.set_lr(self.optimizer, self.settings.lr, self.settings.min_lr, self.settings.schedule)
+        if not self.batches or self.step == 0:
+            self.batches = epoch_batches(self.weights_half, self.settings.batch_size, self.config.seed, "weights", self.epoch)
+        self.weight_step(self.batches[self.step])
+        steps_done = self.epoch * self.num_steps + self.step + 1
+        if self.phase != PHASES[0] and steps_done % self.settings.alpha_every == 0 and self.supernet.num_searching:
+            self.alpha_step(steps_done // self.settings.alpha_every)
+
+    def weight_step(self, index: Tensor) -> None:
+        """Sample one path and do an SGD step on the weights that ran; the others are not touched."""
+        g = generator(self.config.seed, "weight step", self.epoch, self.step)
+        warm, s = self.phase == PHASES[0], self.settings
+        dropout = {} if warm else {"skip_dropout": s.skip_dropout, "pool_dropout": s.pool_dropout}
+        paths = sample_paths(self.supernet.alpha, self.supernet.present, g, uniform=warm, **dropout)
+        self.optimizer.zero_grad(set_to_none=True)  # None, not 0: momentum must not move weights that did not run
+        loss, metrics = self.loss(index, paths, g)
+        loss.backward()
+        ran = [p for p in self.optimizer.param_groups[0]["params"] if p.grad is not None]
+        torch.nn.utils.clip_grad_norm_(ran, s.grad_clip, foreach=True)
+        self.record(loss=loss, **metrics)
+        self.optimizer.step()
+        self.objective.follow(self.supernet)
+
+    def alpha_step(self, count: int) -> None:
+        """Sample two paths and do an Adam step on alpha; nothing else changes."""
+        g = generator(self.config.seed, "alpha step", count)
+        alpha = self.supernet.alpha
+        paths = sample_two_paths(alpha, self.supernet.present, g)
+        index = self.alpha_half[torch.randperm(len(self.alpha_half), generator=g)[: self.settings.batch_size]]
+        loss, _ = self.loss(index, paths, g)
+        (alpha.grad,) = torch.autograd.grad(loss, alpha)  # no weight's gradient is computed
+        before = alpha.detach().clone()
+        self.alpha_optimizer.step()
+        restore_unsampled(alpha, before, paths)
+        alpha.grad = None
+        self.record(alpha_loss=loss)
+
+    def loss(self, index: Tensor, paths: Paths, g: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the objective on fresh random views of the training images `index`."""
+        data = self.data
+        images = take(data.train, index, self.device)
+        views = [random_views(images, self.config.data.views, data.mean, data.std, g) for _ in range(self.objective.num_views)]
+        labels = take(data.train_labels, index, self.device) if self.objective.needs_labels else None
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.model.precision == "bfloat16"):
+            return self.objective(self.supernet, views, labels, paths)
+
+    def end_epoch(self) -> dict[str, Any]:
+        alpha, present = self.supernet.alpha.detach().cpu(), self.supernet.present.cpu()
+        when = pruning_epochs(self.settings, self.supernet.num_cells)
+        return {
+            "phase": self.phase,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "entropy": entropy(alpha, present),
+            "shares": operation_shares(alpha),
+            "best": self.supernet.kept_paths().active.tolist(),
+            "pruned": [cell for cell, epoch in when.items() if epoch == self.epoch],
+        }
+
+    def describe(self) -> dict[str, Any]:
+        cells = self.supernet.num_cells
+        return {"phase": self.phase, "pruned": cells - self.supernet.num_searching, "cells": cells}
+
+    def state(self) -> dict[str, Any]:
+        return super().state() | {
+            "supernet": self.supernet.state_dict(),
+            "objective": self.objective.state_dict(),
+            "optimizer": optimizer_state(self.optimizer, self._named_weights()),
+            "alpha_optimizer": optimizer_state(self.alpha_optimizer, {"alpha": self.supernet.alpha}),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore(state)
+        self.supernet.prune_as(state["supernet"]["present"])
+        self.objective.follow(self.supernet)
+        self.supernet.load_state_dict(state["supernet"])
+        self.objective.load_state_dict(state["objective"])
+        self._forget_dropped()
+        restore_optimizer(self.optimizer, self._named_weights(), state["optimizer"])
+        restore_optimizer(self.alpha_optimizer, {"alpha": self.supernet.alpha}, state["alpha_optimizer"])
+
+    def finish(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Prune what is left, compute BatchNorm's statistics, export.
+
+        Returns:
+            The result as plain data (genotype, its size, what the caps changed, the objective before and after export), and the
+            supernet's remaining weights: the concomitant ones.
+        """
+        s, cells = self.settings, self.supernet.num_cells
+        for cell in cells_to_prune(self.num_epochs, s, cells):
+            self.prune(cell)
+        paths = self.supernet.kept_paths()
+        self._calibrate(self.supernet, paths)
+        genotype = self.supernet.genotype(s.max_skips, s.max_pools)
+        weights = {name: t.detach().cpu().contiguous() for name, t in self.supernet.state_dict().items()}
+        network, new = self.export()
+        result = {
+            "genotype": genotype.model_dump(mode="json"),
+            "supernet": self._evaluate(self.supernet, paths),
+            "exported": self._evaluate(network),
+            "changed_by_caps": changed_by_caps(self.supernet.alpha.detach().cpu(), s.max_skips, s.max_pools),
+            "new_operations": len(new),
+            "operation_counts": operation_counts(genotype),
+            "skip_share": skip_share(genotype),
+            "parameters": parameters(Network(genotype, self.config.model.init_channels, max(len(self.data.classes), 2), stem=self.config.model.stem)),
+            "multiply_adds": multiply_adds(network, self.config.data.image_size),
+            "pruned_at": {str(cell): epoch for cell, epoch in pruning_epochs(s, cells).items()},
+            "images": len(self.data.train),
+        }
+        return result, weights
+
+    def export(self) -> tuple[Network, frozenset[tuple[int, int]]]:
+        """Return the compact network with the concomitant weights and the supernet's head, and the (cell, edge) pairs whose operation is new.
+
+        With `edges="top2"` none is new and the network's outputs equal the supernet's exactly; with "all" the caps may ask
+        for operations that were pruned away.
+        """
+        s, model = self.settings, self.config.model
+        genotype = self.supernet.genotype(s.max_skips, s.max_pools)
+        with seeded(self.config.seed, "export"):
+            network = Network(genotype, model.init_channels, head=self.supernet.head, stem=model.stem)
+        weights = self.supernet.state_dict()
+        kept = [self.supernet.kept_paths().names(cell) for cell in range(genotype.num_cells)]
+        new = frozenset((c, e) for c in range(genotype.num_cells) for e, name in genotype.edges(c).items() if kept[c][e] != name)
+        load_concomitant(network, weights, new)
+        network = network.to(self.device, memory_format=torch.channels_last)
+        if new:
+            self._calibrate(network)
+        return network, new
+
+    def _fixed_batches(self, purpose: str, count: int) -> list[Tensor]:
+        order = self.alpha_half[torch.randperm(len(self.alpha_half), generator=generator(self.config.seed, purpose))]
+        return list(order.split(self.settings.batch_size))[:count]
+
+    def _calibrate(self, model: torch.nn.Module, *extra: Paths) -> None:
+        data = self.data
+        batches = [b for b in self._fixed_batches("calibration", self.settings.calibration_batches) if len(b) > 1]
+        images = (normalise(take(data.train, index, self.device), data.mean, data.std) for index in batches)
+        calibrate(model, images, lambda x: model(x, *extra))
+
+    @torch.no_grad()
+    def _evaluate(self, model: torch.nn.Module, *extra: Paths) -> dict[str, float]:
+        """Return the objective's loss and accuracy in evaluation, on fixed views of training images of the alpha half."""
+        was_training, total = model.training, {"loss": 0.0, "accuracy": 0.0}
+        model.eval()
+        self.objective.eval()
+        batches = [b for b in self._fixed_batches("evaluation", 10) if len(b) == self.settings.batch_size]
+        for number, index in enumerate(batches):
+            g = generator(self.config.seed, "evaluation", number)
+            data = self.data
+            images = take(data.train, index, self.device)
+            views = [random_views(images, self.config.data.views, data.mean, data.std, g) for _ in range(self.objective.num_views)]
+            labels = take(data.train_labels, index, self.device) if self.objective.needs_labels else None
+            loss, metrics = self._score(model, views, labels, *extra)
+            total = {"loss": total["loss"] + float(loss), "accuracy": total["accuracy"] + float(metrics["accuracy"])}
+        model.train(was_training)
+        self.objective.train()
+        return {name: value / len(batches) for name, value in total.items()}
+
+    def _score(self, model: torch.nn.Module, views: list[Tensor], labels: Tensor | None, *extra: Paths) -> tuple[Tensor, dict[str, Tensor]]:
+        if self.settings.objective == "byol":  # its target takes paths; the model is compared with itself instead
+            from sswp_lib.learn.objectives import SimCLR
+
+            return SimCLR(self.settings.temperature, self.config.model.projection_dim)(model, views, labels, *extra)
+        return self.objective(model, views, labels, *extra)

@@ -1,0 +1,180 @@
+"""Training from a genotype: from scratch, SimCLR pre-training, fine-tuning, linear probe. One trainer, four uses.
+
+Paper: sections 4.2 and 4.4, appendix A (Table 5) and B (linear probe). The uses differ in initialisation, objective
+and what is frozen, all of it configuration. Selection never looks at the test set: it is evaluated once, at the end.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sswp_lib.config import Config, InputError
+from sswp_lib.learn.data import ImageData, epoch_batches, generator, take, training_subset
+from sswp_lib.learn.loop import Loop, optimizer_state, restore_optimizer, seeded
+from sswp_lib.learn.measure import accuracy, multiply_adds, parameters
+from sswp_lib.learn.objectives import build
+from sswp_lib.learn.views import normalise, random_views, training_images
+from sswp_lib.space import Genotype, LoadReport, Network, calibrate, load_concomitant
+
+
+class Training(Loop):
+    """One training run.
+
+    Args:
+        config: its data, model and train sections are used.
+        data: the images; the supervised objective needs labels.
+        genotype: what to train.
+        weights: where to start from (a state_dict with the supernet's or a network's names); None for random.
+        new_operations: (cell, edge) pairs that `weights` may lack.
+        device: where to compute.
+
+    Attributes:
+        report: what was taken over from `weights`; None where there were none.
+    """
+
+    def __init__(
+        self, config: Config, data: ImageData, genotype: Genotype, weights: dict[str, Tensor] | None = None,
+        new_operations: frozenset[tuple[int, int]] = frozenset(), device: torch.device | str = "cpu",
+    ):  # fmt: skip
+        super().__init__(config)
+        self.settings, self.data, self.device = config.train, data, torch.device(device)
+        if genotype.num_cells != config.model.num_cells:
+            raise InputError(f"the genotype has {genotype.num_cells} cells, model.num_cells is {config.model.num_cells}; expected the same")
+        if (weights is None) != (self.settings.init == "random"):
+            raise InputError(f"init is {self.settings.init!r} and weights are {'missing' if weights is None else 'given'}; only init='random' goes without")
+        self.objective = build(self.settings.objective, config)
+        self.train_index, self.validation_index = self._split()
+        self.num_epochs = self.settings.epochs
+        epoch_batches(self.train_index, self.settings.batch_size, config.seed, "this training", 0)
+        self.num_steps = len(self.train_index) // self.settings.batch_size
+        self.batches: list[Tensor] = []
+        self._build(genotype, weights, new_operations)
+
+    def _split(self) -> tuple[Tensor, Tensor]:
+        s, data = self.settings, self.data
+        if not self.objective.needs_labels:
+            return torch.arange(len(data.train)), torch.arange(0)
+        labels = data.labels("training on the supervised objective")
+        data.test_set()
+        return training_subset(labels, s.validation, s.labels, s.labels_per_class, self.config.seed)
+
+    def _build(self, genotype: Genotype, weights: dict[str, Tensor] | None, new_operations: frozenset[tuple[int, int]]) -> None:
+        s, model, num_classes = self.settings, self.config.model, max(len(self.data.classes), 1)
+        auxiliary = s.auxiliary > 0 and self.objective.needs_labels
+        with seeded(self.config.seed, "network"):
+            network = Network(genotype, model.init_channels, num_classes, auxiliary, stem=model.stem)
+            network.head = self.objective.head(network.num_features, num_classes)
+        self.report: LoadReport | None = load_concomitant(network, weights, new_operations) if weights is not None else None
+        self.network = network.to(self.device, memory_format=torch.channels_last)
+        if s.freeze == "backbone":
+            self.network.requires_grad_(False)
+            self.network.head.requires_grad_(True)
+        learnt = [p for p in self.network.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.SGD(learnt, lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay, foreach=True)
+
+    def train_step(self) -> None:
+        s = self.settings
+        self.set_lr(self.optimizer, s.lr, s.min_lr, s.schedule)
+        if not self.batches or self.step == 0:
+            self.batches = epoch_batches(self.train_index, s.batch_size, self.config.seed, "training", self.epoch)
+        self.network.train(s.freeze == "none")  # a probe's BatchNorm stays in evaluation
+        g = generator(self.config.seed, "training step", self.epoch, self.step)
+        loss, metrics = self.loss(self.batches[self.step], g)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], s.grad_clip, foreach=True)
+        self.record(loss=loss, **metrics)
+        self.optimizer.step()
+
+    def loss(self, index: Tensor, g: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the objective, and the auxiliary head's cross-entropy at its weight, on the training images `index`."""
+        s, data, config = self.settings, self.data, self.config
+        images = take(data.train, index, self.device)
+        labels = None
+        if self.objective.needs_labels:
+            views = [training_images(images, s.shift, config.data.views.flip, s.cutout, data.mean, data.std, g)]
+            labels = take(data.train_labels, index, self.device)
+        else:
+            views = [random_views(images, config.data.views, data.mean, data.std, g) for _ in range(self.objective.num_views)]
+        drop_path = s.drop_path * self.epoch / max(self.num_epochs - 1, 1)
+        auxiliary: list[Tensor | None] = []
+
+        def forward(x: Tensor) -> Tensor:
+            output, beside = self.network.forward_train(x, drop_path, g)
+            auxiliary.append(beside)
+            return output
+
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.model.precision == "bfloat16"):
+            loss, metrics = self.objective(forward, views, labels)
+        if auxiliary[0] is not None:
+            loss = loss + s.auxiliary * F.cross_entropy(auxiliary[0].float(), labels)
+        return loss, metrics
+
+    def describe(self) -> dict[str, Any]:
+        return {"phase": self.settings.init if self.objective.needs_labels else "pre-training"}
+
+    def end_epoch(self) -> dict[str, Any]:
+        row: dict[str, Any] = {"lr": self.optimizer.param_groups[0]["lr"]}
+        every = self.settings.evaluate_every
+        if every and (self.epoch + 1) % every == 0 and len(self.validation_index):
+            row["validation"] = self.evaluate("validation")
+        return row
+
+    def evaluate(self, part: str) -> dict[str, float]:
+        """Return top-1 and top-5 accuracy in percent on "validation" or "test"."""
+        data = self.data
+        if part == "test":
+            images, labels = data.test_set()
+        else:
+            images, labels = take(data.train, self.validation_index, data.train.device), take(data.train_labels, self.validation_index, data.train.device)
+        self.network.eval()
+        return accuracy(self.network, images, labels, data.mean, data.std)
+
+    def state(self) -> dict[str, Any]:
+        names = dict(self.network.named_parameters())
+        return super().state() | {"network": self.network.state_dict(), "optimizer": optimizer_state(self.optimizer, names)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore(state)
+        self.network.load_state_dict(state["network"])
+        restore_optimizer(self.optimizer, dict(self.network.named_parameters()), state["optimizer"])
+
+    def finish(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Evaluate the last epoch's network; return the result as plain data, and the weights."""
+        s, result = self.settings, {}
+        if self.report is not None:
+            result["taken_over"] = {"matched": len(self.report.matched), "new": len(self.report.new), "left_over": len(self.report.left_over)}
+        if self.objective.needs_labels:
+            result |= self._accuracies()
+            if s.calibrate:
+                self._calibrate()
+                result["calibrated"] = self._accuracies()
+        result |= {
+            "trained_on": len(self.train_index),
+            "steps": self.num_epochs * self.num_steps,
+            "parameters": parameters(self.network) - (parameters(self.network.auxiliary_head) if self.network.auxiliary_head else 0),
+            "multiply_adds": multiply_adds(self.network, self.config.data.image_size),
+        }
+        return result, {name: t.detach().cpu().contiguous() for name, t in self.network.state_dict().items()}
+
+    def _accuracies(self) -> dict[str, Any]:
+        """Return accuracies on the test set and, where one is held out, on the validation part; and the best validation epoch."""
+        found: dict[str, Any] = {"test": self.evaluate("test")}
+        if len(self.validation_index):
+            found["validation"] = self.evaluate("validation")
+        seen = [row["validation"]["top1"] for row in self.history if "validation" in row]
+        return found | ({"best_validation_top1": max(seen)} if seen else {})
+
+    def _calibrate(self) -> None:
+        """Recompute BatchNorm's statistics from up to 20 batches of training images, labelled or not; never of test images."""
+        data, size = self.data, max(self.settings.batch_size, 100)
+        held_out = torch.ones(len(data.train), dtype=torch.bool)
+        held_out[self.validation_index] = False
+        order = held_out.nonzero().squeeze(1)
+        order = order[torch.randperm(len(order), generator=generator(self.config.seed, "calibration"))]
+        batches = [b for b in order.split(size)[:20] if len(b) > 1]
+        calibrate(self.network, (normalise(take(data.train, b, self.device), data.mean, data.std) for b in batches))

@@ -1,0 +1,153 @@
+"""Augmentation of whole batches on the device; every image of a batch has parameters of its own.
+
+Paper: section 3.3 (two views of each image); the transforms and their order are SimCLR's (appendix A), the training
+transforms DARTS's (shift, flip, cutout). Given the same parameters, each equals torchvision's for a single image.
+Deliberate deviations: the parameters come from an explicit generator; the order of the four colour changes is drawn
+per image, as torchvision does. Full augmentation modules (kornia's, say) solve a linear system for each crop and
+were several times slower on small images, so crops go through one `grid_sample`.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from kornia.color import rgb_to_grayscale
+    from kornia.enhance import adjust_brightness, adjust_contrast_with_mean_subtraction, adjust_hue, adjust_saturation_with_gray_subtraction
+    from kornia.filters import gaussian_blur2d
+
+from sswp_lib.config import Views
+
+ASPECT = (3 / 4, 4 / 3)  # of random crops; torchvision's default
+
+
+def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Turn uint8 (N, 3, S, S) into float, zero mean and unit deviation a channel, channels last in memory."""
+    return _standardise(images.float().div_(255), mean, std)
+
+
+def _standardise(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    x = (x - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def random_views(images: Tensor, config: Views, mean: Tensor, std: Tensor, g: torch.Generator) -> Tensor:
+    """Return one random view of each image of a uint8 batch (N, 3, S, S): normalised float, same shape."""
+    x = images.float().div_(255)
+    size = x.shape[-1]
+    x = crop(x, *_draw_crops(len(x), size, config, g))
+    chosen = _chosen(len(x), config.jitter_p, g)
+    if len(chosen):
+        factors, order = _draw_jitter(len(chosen), config.jitter, g)
+        x[chosen] = jitter(x[chosen], factors, order)
+    chosen = _chosen(len(x), config.grey_p, g)
+    if len(chosen):
+        x[chosen] = rgb_to_grayscale(x[chosen]).expand(-1, 3, -1, -1)
+    chosen = _chosen(len(x), config.blur_p, g)
+    if len(chosen):
+        sigma = _uniform((len(chosen), 1), *config.blur_sigma, g).expand(-1, 2).to(x.device)
+        x[chosen] = gaussian_blur2d(x[chosen], (3, 3), sigma, border_type="reflect")
+    return _standardise(x, mean, std)
+
+
+def training_images(images: Tensor, shift: int, flip: bool, cutout: int, mean: Tensor, std: Tensor, g: torch.Generator) -> Tensor:
+    """Return a supervised training batch (DARTS): zero-padded and shifted by up to `shift` pixels, flipped, a square cut out."""
+    n, _, size, _ = images.shape
+    x = normalise(images, mean, std)
+    top, left = torch.randint(0, 2 * shift + 1, (2, n), generator=g)
+    flipped = torch.rand(n, generator=g) < 0.5 * flip
+    row, column = torch.randint(0, size, (2, n), generator=g)
+    if shift or flip:
+        line = torch.arange(size)
+        columns = torch.where(flipped[:, None], line.flip(0), line) + left[:, None]  # (N, S)
+        rows = line + top[:, None]
+        zero = -mean / std  # black, once normalised
+        padded = F.pad(x - zero.view(1, 3, 1, 1), (shift,) * 4).permute(0, 2, 3, 1)
+        batch = torch.arange(n)[:, None, None]
+        x = padded[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2) + zero.view(1, 3, 1, 1)
+    if cutout:
+        line = torch.arange(size)
+        near = lambda centre: ((line - centre[:, None] + cutout // 2) >= 0) & ((line - centre[:, None] + cutout // 2) < cutout)  # noqa: E731
+        hole = near(row)[:, None, :, None] & near(column)[:, None, None, :]  # (N, 1, S, S); cut short at the border
+        x = x.masked_fill(hole.to(x.device), 0.0)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def crop(x: Tensor, box: Tensor, flipped: Tensor, angle: Tensor) -> Tensor:
+    """Cut a box out of each image, resize it to the image's size (bilinear), flip it, and rotate about the image's centre.
+
+    Args:
+        x: (N, 3, S, S). box: (N, 4) left, top, width, height in whole pixels. flipped: (N,) bool. angle: (N,) radians.
+    """
+    size = x.shape[-1]
+    position = (torch.arange(size) + 0.5) / size
+    left, top, width, height = box.float().unbind(1)
+    columns = (position * width[:, None] - 0.5).clamp(min=0).minimum(width[:, None] - 1)  # stays inside its box
+    rows = (position * height[:, None] - 0.5).clamp(min=0).minimum(height[:, None] - 1)
+    columns = torch.where(flipped[:, None], columns.flip(1), columns) + left[:, None]  # (N, S) in pixels
+    rows = rows + top[:, None]
+    grid = torch.stack([columns[:, None, :].expand(-1, size, -1), rows[:, :, None].expand(-1, -1, size)], dim=-1)
+    if angle.any():
+        centre = (size - 1) / 2
+        c, s = angle.cos(), angle.sin()
+        turn = torch.stack([torch.stack([c, s], -1), torch.stack([-s, c], -1)], -2)  # (N, 2, 2)
+        grid = (grid - centre) @ turn[:, None] + centre
+    grid = (2 * grid + 1) / size - 1  # pixels to grid_sample's -1..1
+    return F.grid_sample(x, grid.to(x.device), mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def jitter(x: Tensor, factors: Tensor, order: Tensor) -> Tensor:
+    """Change brightness, contrast, saturation and hue of each image, each image in its own order.
+
+    Args:
+        x: (N, 3, S, S) in 0-1. factors: (N, 4); the first three multiply, hue turns by the fourth (-0.5 to 0.5).
+        order: (N, 4) permutations of 0-3.
+    """
+    x, factors = x.clone(), factors.to(x.device)
+    for place in order.T:
+        for kind, change in enumerate(_COLOUR_CHANGES):
+            chosen = (place == kind).nonzero().squeeze(1)
+            if len(chosen):
+                x[chosen] = change(x[chosen], factors[chosen, kind])
+    return x
+
+
+_COLOUR_CHANGES = (
+    adjust_brightness,
+    adjust_contrast_with_mean_subtraction,
+    adjust_saturation_with_gray_subtraction,
+    lambda x, turn: adjust_hue(x, turn * 2 * math.pi).clamp(0, 1),
+)
+
+
+def _draw_crops(n: int, size: int, config: Views, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw boxes as torchvision's RandomResizedCrop does, without its rejections: too long a side is cut to the image."""
+    area = size * size * _uniform((n,), *config.crop_scale, g)
+    aspect = _uniform((n,), math.log(ASPECT[0]), math.log(ASPECT[1]), g).exp()
+    width, height = ((area * a).sqrt().round().clamp(1, size) for a in (aspect, 1 / aspect))
+    left, top = ((torch.rand(n, generator=g) * (size - side + 1)).floor() for side in (width, height))
+    flipped = torch.rand(n, generator=g) < 0.5 * config.flip
+    angle = _uniform((n,), -config.rotation, config.rotation, g) * (math.pi / 180)
+    return torch.stack([left, top, width, height], dim=1), flipped, angle
+
+
+def _draw_jitter(n: int, strength: tuple[float, ...], g: torch.Generator) -> tuple[Tensor, Tensor]:
+    strengths = torch.tensor(strength)
+    low, high = (1 - strengths).clamp(min=0), 1 + strengths
+    low[3], high[3] = -strengths[3], strengths[3]
+    factors = low + (high - low) * torch.rand(n, 4, generator=g)
+    return factors, torch.rand(n, 4, generator=g).argsort(dim=1)
+
+
+def _chosen(n: int, p: float, g: torch.Generator) -> Tensor:
+    return (torch.rand(n, generator=g) < p).nonzero().squeeze(1)
+
+
+def _uniform(shape: tuple[int, ...], low: float, high: float, g: torch.Generator) -> Tensor:
+    return low + (high - low) * torch.rand(shape, generator=g)

@@ -1,0 +1,143 @@
+"""The candidate operations: one table, name -> builder(C, stride, affine).
+
+Paper: section 3.1, the operations of DARTS's search space. Every operation maps (N, C, H, W) to
+(N, C, ceil(H / stride), ceil(W / stride)).
+
+Deliberate deviations: BatchNorm here keeps running statistics only where it is told to (see `BatchNorm`),
+and the factorised reduction pads maps of odd size, where DARTS's fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation that in training normalises by the batch, and in evaluation by stored statistics.
+
+    With `momentum=None` training leaves the stored statistics alone: then no step, least of all an architecture
+    step, can leave a trace in them, and `calibrate` computes them from training images before an evaluation or
+    an export. With a momentum they follow the batches as in torch's own BatchNorm2d.
+    """
+
+    def __init__(self, C: int, affine: bool = True, momentum: float | None = 0.1, eps: float = 1e-5):
+        super().__init__()
+        self.momentum, self.eps = momentum, eps
+        self.weight = nn.Parameter(torch.ones(C)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(C)) if affine else None
+        self.register_buffer("running_mean", torch.zeros(C))
+        self.register_buffer("running_var", torch.ones(C))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.momentum is None:
+            return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum or 0.0, self.eps)
+
+
+@torch.no_grad()
+def calibrate(model: nn.Module, batches: Iterable[Tensor], forward: Callable[[Tensor], object] | None = None) -> None:
+    """Recompute every BatchNorm's stored statistics as the mean over the batches' own; `model` is left in its mode.
+
+    Args:
+        batches: images (N, C, H, W), normalised, N >= 2; each is run once in training mode.
+        forward: what to run, e.g. `lambda x: supernet(x, paths)`; the model itself if left out. Layers that it
+            does not reach keep their statistics.
+    """
+    forward = forward or model
+    sums: dict[BatchNorm, list[Tensor]] = {}
+
+    def add(layer: BatchNorm, inputs: tuple[Tensor]) -> None:
+        var, mean = torch.var_mean(inputs[0].float(), dim=(0, 2, 3))  # unbiased, as in BatchNorm's running variance
+        total = sums.setdefault(layer, [torch.zeros_like(mean), torch.zeros_like(var), torch.zeros((), device=mean.device)])
+        for old, new in zip(total, (mean, var, 1.0), strict=True):
+            old += new
+
+    layers = [module for module in model.modules() if isinstance(module, BatchNorm)]
+    handles = [layer.register_forward_pre_hook(add) for layer in layers]
+    was_training, momenta = model.training, [layer.momentum for layer in layers]
+    try:
+        model.train()
+        for layer in layers:
+            layer.momentum = None  # normalise by the batch and store nothing meanwhile
+        for images in batches:
+            forward(images)
+    finally:
+        for handle, layer, momentum in zip(handles, layers, momenta, strict=True):
+            handle.remove()
+            layer.momentum = momentum
+        model.train(was_training)
+    for layer, (mean, var, count) in sums.items():
+        layer.running_mean.copy_(mean / count)
+        layer.running_var.copy_(var / count)
+
+
+class FactorizedReduce(nn.Module):
+    """ReLU, two 1x1 stride-2 convolutions on grids shifted by one pixel, concatenated, BN (DARTS)."""
+
+    def __init__(self, C_in: int, C_out: int, affine: bool = True, momentum: float | None = 0.1):
+        super().__init__()
+        self.conv_even = nn.Conv2d(C_in, C_out // 2, 1, stride=2, bias=False)
+        self.conv_odd = nn.Conv2d(C_in, C_out - C_out // 2, 1, stride=2, bias=False)
+        self.bn = BatchNorm(C_out, affine, momentum)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(x)
+        shifted = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))[:, :, 1:, 1:]  # odd maps need one more row
+        return self.bn(torch.cat([self.conv_even(x), self.conv_odd(shifted)], dim=1))
+
+
+def relu_conv_bn(C_in: int, C_out: int, affine: bool = True, momentum: float | None = 0.1) -> nn.Sequential:
+    """ReLU, 1x1 convolution, BN: brings a cell's input to the cell's channels."""
+    return nn.Sequential(nn.ReLU(), nn.Conv2d(C_in, C_out, 1, bias=False), BatchNorm(C_out, affine, momentum))
+
+
+def _depthwise_separable(C: int, kernel: int, stride: int, dilation: int, affine: bool, momentum: float | None) -> list[nn.Module]:
+    padding = dilation * (kernel - 1) // 2
+    return [
+        nn.ReLU(),  # never in place: the input belongs to other edges too
+        nn.Conv2d(C, C, kernel, stride, padding, dilation, groups=C, bias=False),
+        nn.Conv2d(C, C, 1, bias=False),
+        BatchNorm(C, affine, momentum),
+    ]
+
+
+def _skip(C: int, stride: int, affine: bool, momentum: float | None) -> nn.Module:
+    return nn.Identity() if stride == 1 else FactorizedReduce(C, C, affine, momentum)
+
+
+def _max_pool(C: int, stride: int, affine: bool, momentum: float | None) -> nn.Module:
+    return nn.Sequential(nn.MaxPool2d(3, stride, padding=1), BatchNorm(C, False, momentum))
+
+
+def _avg_pool(C: int, stride: int, affine: bool, momentum: float | None) -> nn.Module:
+    return nn.Sequential(nn.AvgPool2d(3, stride, padding=1, count_include_pad=False), BatchNorm(C, False, momentum))
+
+
+def _separable(kernel: int) -> Callable[..., nn.Module]:
+    def build(C: int, stride: int, affine: bool, momentum: float | None) -> nn.Module:
+        first = _depthwise_separable(C, kernel, stride, 1, affine, momentum)
+        return nn.Sequential(*first, *_depthwise_separable(C, kernel, 1, 1, affine, momentum))
+
+    return build
+
+
+def _dilated(kernel: int) -> Callable[..., nn.Module]:
+    def build(C: int, stride: int, affine: bool, momentum: float | None) -> nn.Module:
+        return nn.Sequential(*_depthwise_separable(C, kernel, stride, 2, affine, momentum))
+
+    return build
+
+
+OPERATIONS: dict[str, Callable[[int, int, bool, float | None], nn.Module]] = {
+    "skip_connect": _skip,
+    "max_pool_3x3": _max_pool,
+    "avg_pool_3x3": _avg_pool,
+    "sep_conv_3x3": _separable(3),
+    "sep_conv_5x5": _separable(5),
+    "dil_conv_3x3": _dilated(3),
+    "dil_conv_5x5": _dilated(5),
+}

@@ -1,0 +1,152 @@
+"""Path binarisation: which operation runs on which edge in this step.
+
+Paper: section 3.2 (one operation an edge is sampled and active; dropout of non-parameterised operations in
+the lower-level steps), after ProxylessNAS for the two-path gradient. Paths are values: a sampler makes them from
+alpha and an explicit generator, the supernet's `forward` takes them, nothing remembers them. The generator
+lives on the CPU and is seeded alike on every rank, so every rank runs the same paths.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sswp_lib.space.genotype import CANDIDATES, NON_PARAMETERISED, POOLS, SKIPS
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The operations of one step, for every edge of the network; -1 stands for none.
+
+    Attributes:
+        active: (cells, 14) the candidate that makes the edge's output.
+        inactive: (cells, 14) the second candidate of an architecture step; only its gradient to alpha counts.
+        gates: (cells, 14) the active candidate's gate: 1 in value, p_active in gradient. None in a weight step.
+    """
+
+    active: Tensor
+    inactive: Tensor | None = None
+    gates: Tensor | None = None
+
+    def names(self, cell: int, candidates: tuple[str, ...] = CANDIDATES) -> list[str]:
+        """Return the active operation of each of a cell's 14 edges, "-" where the edge is gone."""
+        return ["-" if k < 0 else candidates[k] for k in self.active[cell].tolist()]
+
+
+def sample_paths(
+    alpha: Tensor, present: Tensor, generator: torch.Generator, uniform: bool = False,
+    skip_dropout: float = 0.0, pool_dropout: float = 0.0, candidates: tuple[str, ...] = CANDIDATES,
+) -> Paths:  # fmt: skip
+    """Draw the paths of a weight step: on each edge one operation from softmax(alpha).
+
+    Where the drawn operation is a skip, with probability `skip_dropout` (paper: 0.2) it is drawn again among the
+    parameterised operations in proportion to their probabilities; pools likewise at `pool_dropout`. alpha itself
+    is not touched.
+
+    Args:
+        alpha: (cells, 14, M). present: (cells, 14, M) bool, the candidates that pruning has left.
+        generator: a CPU generator. uniform: ignore alpha (warm-up).
+    """
+    alpha, present = alpha.detach().cpu(), present.cpu()
+    searching = searching_edges(present)
+    probabilities = torch.softmax(torch.zeros_like(alpha) if uniform else alpha, dim=-1)  # (cells, 14, M)
+    drawn = _draw(probabilities, 1, generator).squeeze(-1)  # (cells, 14)
+    rate = torch.tensor([skip_dropout if name in SKIPS else pool_dropout if name in POOLS else 0.0 for name in candidates])
+    if rate.any():
+        learnable = torch.tensor([name not in NON_PARAMETERISED for name in candidates])
+        again = _draw(probabilities * learnable, 1, generator).squeeze(-1)
+        dropped = torch.rand(drawn.shape, generator=generator) < rate[drawn]
+        drawn = torch.where(dropped, again, drawn)
+    return Paths(torch.where(searching, drawn, kept_operations(present)))
+
+
+def sample_two_paths(alpha: Tensor, present: Tensor, generator: torch.Generator) -> Paths:
+    """Draw the paths of an architecture step: two different operations an edge, one of them active.
+
+    a, b ~ softmax(alpha) without replacement; the active one ~ softmax(alpha_a, alpha_b). The gate carries the
+    gradient, so that with the edge's `mix`
+
+        dL/dalpha_i = sum over j in {a, b} of dL/dg_j * p_j * (delta_ij - p_i),   dL/dg_j = <dL/dy, o_j(x)>
+
+    Because p_a + p_b = 1, the two gates always add up to 1 and one number an edge says both: g_active.
+    Pruned edges run what they kept and have no gate to learn.
+    """
+    where, present = alpha.device, present.cpu()
+    searching = searching_edges(present)
+    probabilities = torch.softmax(alpha.detach().cpu(), dim=-1)
+    pair = _draw(probabilities, 2, generator)  # (cells, 14, 2), without replacement
+    share = probabilities.gather(-1, pair)
+    second = _draw(share, 1, generator)  # 0: a is active, 1: b
+    active, inactive = pair.gather(-1, second).squeeze(-1), pair.gather(-1, 1 - second).squeeze(-1)
+    chosen = torch.stack([active, inactive], dim=-1).to(where)
+    p_active = torch.softmax(alpha.gather(-1, chosen), dim=-1)[..., 0]  # (cells, 14), differentiable
+    gates = 1 + (p_active - p_active.detach())  # straight through; the brackets make its value exactly 1
+    none = torch.full_like(active, -1)
+    return Paths(torch.where(searching, active, kept_operations(present)), torch.where(searching, inactive, none), gates)
+
+
+def best_paths(alpha: Tensor, present: Tensor) -> Paths:
+    """Return the paths that run each edge's strongest remaining operation: the network as it stands."""
+    alpha, present = alpha.detach().cpu(), present.cpu()
+    best = alpha.masked_fill(~present, -torch.inf).argmax(dim=-1)
+    return Paths(torch.where(present.any(-1), best, torch.full_like(best, -1)))
+
+
+@torch.no_grad()
+def restore_unsampled(alpha: Tensor, before: Tensor, paths: Paths) -> None:
+    """Shift the two sampled entries of each edge by one amount, so that no unsampled probability has changed.
+
+    Called after the optimiser's step on alpha; `before` is alpha before it. The shift makes the sum of the two
+    exponentials what it was (ProxylessNAS, section 3.2.1). Changes alpha in place.
+    """
+    searching = (paths.inactive >= 0).to(alpha.device)
+    pair = torch.stack([paths.active, paths.inactive], dim=-1).clamp(min=0).to(alpha.device)
+    shift = before.gather(-1, pair).logsumexp(-1) - alpha.gather(-1, pair).logsumexp(-1)  # (cells, 14)
+    shift = torch.where(searching, shift, torch.zeros_like(shift)).unsqueeze(-1).expand(pair.shape)
+    alpha.scatter_add_(-1, pair, shift)
+
+
+def searching_edges(present: Tensor) -> Tensor:
+    """Return (cells, 14) bool: edges that still have a choice."""
+    return present.sum(-1) > 1
+
+
+def kept_operations(present: Tensor) -> Tensor:
+    """Return (cells, 14): the one operation of a pruned edge, -1 where none is left."""
+    return torch.where(present.any(-1), present.int().argmax(-1), torch.full(present.shape[:-1], -1, device=present.device))
+
+
+def _draw(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """One multinomial draw without replacement for all leading dimensions at once."""
+    flat = torch.multinomial(weights.reshape(-1, weights.shape[-1]), count, replacement=False, generator=generator)
+    return flat.reshape(*weights.shape[:-1], count)
+
+
+class _TwoPaths(torch.autograd.Function):
+    """y = g_a o_a(x) + (1 - g_a) o_b(x) at g_a = 1: the value of o_a, the gradient of the sum.
+
+    Only o_a - o_b is kept for the backward pass: one map an edge, whatever the number of candidates.
+    """
+
+    @staticmethod
+    def forward(ctx, active: Tensor, inactive: Tensor, gate: Tensor) -> Tensor:
+        ctx.save_for_backward(active - inactive)
+        return active.view_as(active)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        (difference,) = ctx.saved_tensors
+        return grad, None, (grad * difference).sum()
+
+
+def mix(active: Tensor, inactive: Tensor, gate: Tensor) -> Tensor:
+    """Return the edge's output: exactly `active`, with the gate's gradient <dL/dy, active - inactive>.
+
+    The same gradient as y = g_a o_a(x) + g_b o_b(x) with straight-through gates (method: see `sample_two_paths`),
+    without its two products and with one stored map in place of two.
+    """
+    return _TwoPaths.apply(active, inactive, gate)
