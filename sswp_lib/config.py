@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -22,6 +23,12 @@ class InputError(ValueError):
 
 class RunError(RuntimeError):
     """A run cannot go on. The message is one line: what happened, where, and what to try."""
+
+
+def home() -> Path:
+    """Return the folder in which runs/, figures/ and data/ lie: the project's, or the current one where the package is installed elsewhere."""
+    project = Path(__file__).resolve().parents[1]
+    return project if (project / "pyproject.toml").is_file() else Path.cwd()
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

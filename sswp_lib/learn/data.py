@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from sswp_lib.config import Data, InputError
+from sswp_lib.config import Data, InputError, home
 
 IMAGE_SUFFIXES = {s for s, f in Image.registered_extensions().items() if f in Image.OPEN}
 IN_MEMORY_BYTES = 8 * 2**30  # larger sets stay in a memory-mapped file on the host; ours
@@ -80,7 +80,7 @@ def _load(name: str, root: str, size: int, device: str) -> ImageData:
     if name == "digits":
         parts = _digits(size)
     elif name in ("cifar10", "cifar100"):
-        parts = _cifar(name, Path(root), size)
+        parts = _cifar(name, home() / root, size)
     else:
         parts = _folder(folder_of(name, root), size)
     train, train_labels, test, test_labels, classes = parts
@@ -133,7 +133,7 @@ def _cifar(name: str, root: Path, size: int):
 
 def folder_of(name: str, root: str) -> Path:
     """Return the folder of a data set of image files."""
-    path = Path(name.removeprefix("folder:")) if name.startswith("folder:") else Path(root) / name
+    path = Path(name.removeprefix("folder:")) if name.startswith("folder:") else home() / root / name
     if not path.is_dir():
         raise InputError(f"no folder {str(path)!r}; expected train/<class>/* (and test/<class>/*) with images in it")
     return path

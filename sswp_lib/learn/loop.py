@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -140,6 +140,19 @@ def optimizer_state(optimizer: torch.optim.Optimizer, names: dict[str, nn.Parame
 def restore_optimizer(optimizer: torch.optim.Optimizer, names: dict[str, nn.Parameter], state: dict[str, dict[str, Tensor]]) -> None:
     for name, entries in state.items():
         optimizer.state[names[name]] = {k: v.to(names[name].device) if v.dim() else v for k, v in entries.items()}
+
+
+@contextmanager
+def frozen(parameters: Iterable[nn.Parameter]):
+    """Nothing flows into these parameters meanwhile."""
+    parameters = list(parameters)
+    try:
+        for p in parameters:
+            p.requires_grad_(False)
+        yield
+    finally:
+        for p in parameters:
+            p.requires_grad_(True)
 
 
 @contextmanager

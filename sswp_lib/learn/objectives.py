@@ -148,10 +148,10 @@ def _share_right(scores: Tensor, target: Tensor) -> Tensor:
     return (scores.detach().argmax(dim=1) == target).float().mean()
 
 
-def build(name: str, config: Config) -> Objective:
+def build(name: str, config: Config, temperature: float) -> Objective:
     """Return the objective `name` ("simclr", "supervised", "byol") with the configuration's settings."""
     builders = {
-        "simclr": lambda: SimCLR(config.search.temperature, config.model.projection_dim),
+        "simclr": lambda: SimCLR(temperature, config.model.projection_dim),
         "supervised": Supervised,
         "byol": lambda: BYOL(config.model.projection_dim, config.search.ema),
     }

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sswp_lib.config import Config
 from sswp_lib.learn.data import ImageData, epoch_batches, generator, halves, take
-from sswp_lib.learn.loop import Loop, optimizer_state, restore_optimizer, seeded
+from sswp_lib.learn.loop import Loop, frozen, optimizer_state, restore_optimizer, seeded
 from sswp_lib.learn.measure import entropy, multiply_adds, operation_counts, operation_shares, parameters, skip_share
 from sswp_lib.learn.objectives import build
 from sswp_lib.learn.phases import PHASES, cells_to_prune, phase, pruning_epochs
@@ -36,7 +36,7 @@ class Search(Loop):
     def __init__(self, config: Config, data: ImageData, device: torch.device | str = "cpu"):
         super().__init__(config)
         self.settings, self.data, self.device = config.search, data, torch.device(device)
-        self.objective = build(self.settings.objective, config)
+        self.objective = build(self.settings.objective, config, self.settings.temperature)
         if self.objective.needs_labels:
             data.labels(f"a search with the {self.settings.objective} objective")
         self.weights_half, self.alpha_half = halves(len(data.train), data.train_labels, config.seed)
@@ -116,8 +116,9 @@ class Search(Loop):
         alpha = self.supernet.alpha
         paths = sample_two_paths(alpha, self.supernet.present, g)
         index = self.alpha_half[torch.randperm(len(self.alpha_half), generator=g)[: self.settings.batch_size]]
-        loss, _ = self.loss(index, paths, g)
-        (alpha.grad,) = torch.autograd.grad(loss, alpha)  # no weight's gradient is computed
+        with frozen(self._named_weights().values()):  # no weight's gradient is even computed
+            loss, _ = self.loss(index, paths, g)
+            (alpha.grad,) = torch.autograd.grad(loss, alpha)
         before = alpha.detach().clone()
         self.alpha_optimizer.step()
         restore_unsampled(alpha, before, paths)
@@ -187,7 +188,7 @@ class Search(Loop):
             "supernet": self._evaluate(self.supernet, paths),
             "exported": self._evaluate(network),
             "changed_by_caps": changed_by_caps(self.supernet.alpha.detach().cpu(), s.max_skips, s.max_pools),
-            "new_operations": len(new),
+            "new_operations": sorted(map(list, new)),
             "operation_counts": operation_counts(genotype),
             "skip_share": skip_share(genotype),
             "parameters": parameters(Network(genotype, self.config.model.init_channels, max(len(self.data.classes), 2), stem=self.config.model.stem)),

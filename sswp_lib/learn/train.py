@@ -46,7 +46,7 @@ class Training(Loop):
             raise InputError(f"the genotype has {genotype.num_cells} cells, model.num_cells is {config.model.num_cells}; expected the same")
         if (weights is None) != (self.settings.init == "random"):
             raise InputError(f"init is {self.settings.init!r} and weights are {'missing' if weights is None else 'given'}; only init='random' goes without")
-        self.objective = build(self.settings.objective, config)
+        self.objective = build(self.settings.objective, config, self.settings.temperature)
         self.train_index, self.validation_index = self._split()
         self.num_epochs = self.settings.epochs
         epoch_batches(self.train_index, self.settings.batch_size, config.seed, "this training", 0)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sswp_lib.config import InputError
@@ -124,7 +125,7 @@ class CellStack(nn.Module):
 
 def pool(feature_map: Tensor) -> Tensor:
     """Global average pool: (N, D, H, W) -> (N, D)."""
-    return feature_map.mean(dim=(2, 3))
+    return F.avg_pool2d(feature_map, feature_map.shape[2:]).flatten(1)  # mean(dim=(2, 3)) would lose channels_last in its gradient
 
 
 class ProjectionHead(nn.Sequential):

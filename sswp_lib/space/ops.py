@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sswp_lib.space.depthwise import DepthwiseConv2d, subsample
+
 
 class BatchNorm(nn.Module):
     """Batch normalisation that in training normalises by the batch, and in evaluation by stored statistics.
@@ -76,18 +78,18 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor], forward: Callable[[Te
 
 
 class FactorizedReduce(nn.Module):
-    """ReLU, two 1x1 stride-2 convolutions on grids shifted by one pixel, concatenated, BN (DARTS)."""
+    """ReLU, two 1x1 convolutions on the grids of every second pixel, shifted by one, concatenated, BN (DARTS)."""
 
     def __init__(self, C_in: int, C_out: int, affine: bool = True, momentum: float | None = 0.1):
         super().__init__()
-        self.conv_even = nn.Conv2d(C_in, C_out // 2, 1, stride=2, bias=False)
-        self.conv_odd = nn.Conv2d(C_in, C_out - C_out // 2, 1, stride=2, bias=False)
+        self.conv_even = nn.Conv2d(C_in, C_out // 2, 1, bias=False)
+        self.conv_odd = nn.Conv2d(C_in, C_out - C_out // 2, 1, bias=False)
         self.bn = BatchNorm(C_out, affine, momentum)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(x)
-        shifted = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))[:, :, 1:, 1:]  # odd maps need one more row
-        return self.bn(torch.cat([self.conv_even(x), self.conv_odd(shifted)], dim=1))
+        even, odd = subsample(x), subsample(x, 1)  # first: a strided 1x1 convolution is slow on a CPU
+        odd = F.pad(odd, (0, x.shape[3] % 2, 0, x.shape[2] % 2))  # a map of odd size lacks its last odd row
+        return self.bn(torch.cat([self.conv_even(F.relu(even)), self.conv_odd(F.relu(odd))], dim=1))
 
 
 def relu_conv_bn(C_in: int, C_out: int, affine: bool = True, momentum: float | None = 0.1) -> nn.Sequential:
@@ -96,10 +98,9 @@ def relu_conv_bn(C_in: int, C_out: int, affine: bool = True, momentum: float | N
 
 
 def _depthwise_separable(C: int, kernel: int, stride: int, dilation: int, affine: bool, momentum: float | None) -> list[nn.Module]:
-    padding = dilation * (kernel - 1) // 2
     return [
         nn.ReLU(),  # never in place: the input belongs to other edges too
-        nn.Conv2d(C, C, kernel, stride, padding, dilation, groups=C, bias=False),
+        DepthwiseConv2d(C, kernel, stride, dilation),
         nn.Conv2d(C, C, 1, bias=False),
         BatchNorm(C, affine, momentum),
     ]

@@ -1,0 +1,276 @@
+"""A run is named by its configuration; cached, locked, resumable, recorded.
+
+`search(config)` returns the finished record if it exists, takes the run up if it was interrupted, else does it; so
+notebooks need no order and share what they ask for. A name is the kind and a digest of what changes the result: not the device,
+not the number of threads, not where a folder of images lies. On one machine's CPU an interrupted run ends with the bits of an
+uninterrupted one: everything in its record but `provenance`, and its weights.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from sswp_lib.config import Config, InputError, digest, home, suggest
+from sswp_lib.lab import files
+from sswp_lib.lab.progress import Line, duration
+from sswp_lib.learn.data import fingerprint, load
+from sswp_lib.learn.footprint import step_memory
+from sswp_lib.learn.loop import Loop
+from sswp_lib.learn.search import Search
+from sswp_lib.learn.train import Training
+from sswp_lib.space import Genotype
+
+FORMAT = 1  # of records; part of every name
+CHECKPOINT_SECONDS = 60.0  # between checkpoints within an epoch; each epoch's end has one anyway
+KINDS = ("search", "train", "memory")
+
+
+class Record(BaseModel):
+    """A finished run, as plain data. `provenance` says where, when and with what; the rest is the same wherever it is redone."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    kind: str
+    config: dict[str, Any]
+    seed: int
+    source: dict[str, Any] = {}
+    history: list[dict[str, Any]] = []
+    result: dict[str, Any]
+    weights_sha256: str | None = None
+    provenance: dict[str, Any]
+
+    @cached_property
+    def genotype(self) -> Genotype:
+        """The genotype found, or trained."""
+        plain = self.result.get("genotype") or self.source.get("genotype")
+        return Genotype.model_validate(plain)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The run's weights: concomitant ones of a search, trained ones of a training."""
+        return files.read_weights(root() / self.name / "weights.safetensors", self.weights_sha256)
+
+
+def root() -> Path:
+    """Return the folder of all runs: $SSWP_RUNS, or runs/ in the project."""
+    return Path(os.environ.get("SSWP_RUNS") or home() / "runs")
+
+
+def default_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def search(config: Config, device: str | None = None, quiet: bool = False, tensorboard: bool = False) -> Record:
+    """Return the record of a search, doing or finishing it where needed."""
+    device = device or default_device()
+    return _run("search", _identity(config, "search"), {}, lambda: Search(config, load(config.data, device), device), quiet, tensorboard)
+
+
+def train(
+    config: Config, source: Record | Genotype, weights: Path | None = None, device: str | None = None, quiet: bool = False, tensorboard: bool = False,
+) -> Record:  # fmt: skip
+    """Return the record of a training.
+
+    Args:
+        config: `train.init` says what to start from: "random"; "concomitant", the weights of `source`, a search's
+            record, or those of the file `weights`; "simclr", those of a pre-training run, which is done first.
+        source: a search's record or a genotype.
+    """
+    device = device or default_device()
+    init, genotype = config.train.init, source.genotype if isinstance(source, Record) else source
+    start, state, new = None, None, []
+    if init == "simclr":
+        start = train(pretraining(config), genotype, device=device, quiet=quiet, tensorboard=tensorboard)
+    elif init == "concomitant" and weights is None:
+        if not isinstance(source, Record) or source.kind != "search":
+            raise InputError("init is 'concomitant' but the source is a genotype without weights; give a search run, or a weights file with --weights")
+        start, new = source, source.result["new_operations"]
+    given: dict[str, Any] = {"genotype": genotype.model_dump(mode="json")}
+    if start is not None:
+        given["weights"] = start.name
+    elif weights is not None:
+        state = files.read_weights(weights)
+        given["weights"] = files.checksum(files.weights_bytes(state))[:12]
+
+    def make() -> Training:
+        loaded = start.weights() if start is not None else state
+        return Training(config, load(config.data, device), genotype, loaded, frozenset(map(tuple, new)), device)
+
+    return _run("train", _identity(config, "train"), given, make, quiet, tensorboard)
+
+
+def pretraining(config: Config) -> Config:
+    """Return the configuration of the two-stage baseline: SimCLR with the search's epochs, batch and learning rate (paper, section 4.4)."""
+    s = config.search
+    changes = {
+        "init": "random", "objective": "simclr", "freeze": "none", "labels": 1.0, "labels_per_class": None, "validation": 0.0, "epochs": s.epochs,
+        "batch_size": s.batch_size, "lr": s.lr, "min_lr": s.min_lr, "schedule": s.schedule, "weight_decay": s.weight_decay, "momentum": s.momentum,
+        "temperature": s.temperature, "drop_path": 0.0, "auxiliary": 0.0, "calibrate": True, "evaluate_every": 0,
+    }  # fmt: skip
+    return config.changed(**{f"train.{name}": value for name, value in changes.items()})
+
+
+def memory(config: Config, batch_size: int = 16, device: str | None = None, quiet: bool = False) -> Record:
+    """Return the record of a measurement: peak memory of search steps beside those of compact networks."""
+    device = device or default_device()
+    plain = {"data": {"image_size": config.data.image_size}, "model": config.part("model")["model"], "batch_size": batch_size, "seed": config.seed, "device": device}
+    folder, line = root() / _name("memory", plain, {}), Line("memory", quiet)
+    with _locked(folder, line):
+        found = _finished(folder)
+        if found is None:
+            started = time.monotonic()
+            result = step_memory(config, batch_size, device)
+            found = _write_record(folder, "memory", plain, {}, [], result, None, device, {"seconds": time.monotonic() - started})
+        return found
+
+
+def _identity(config: Config, kind: str) -> dict[str, Any]:
+    """Return the part of a configuration that a run's result depends on."""
+    plain = config.part("data", "model", kind)
+    del plain["data"]["root"]
+    content = fingerprint(config.data)
+    if content is not None:
+        plain["data"] |= {"name": config.data.name.split(":")[0], "content": content}
+    return plain
+
+
+def _name(kind: str, plain: dict[str, Any], source: dict[str, Any]) -> str:
+    return f"{kind}-{digest({'format': FORMAT, 'config': plain, 'source': source})}"
+
+
+def _run(kind: str, plain: dict[str, Any], source: dict[str, Any], make: Callable[[], Loop], quiet: bool, tensorboard: bool) -> Record:
+    folder = root() / _name(kind, plain, source)
+    line = Line(folder.name, quiet)
+    found = _finished(folder)
+    if found is not None:
+        return found
+    with _locked(folder, line):
+        found = _finished(folder)
+        return found or _carry_out(folder, kind, plain, source, make(), line, tensorboard)
+
+
+def _locked(folder: Path, line: Line) -> FileLock:
+    """Return the run's lock, held; where another process has it, wait for that one."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.with_suffix(".lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            line.note("another process is at this run; waiting for it")
+            lock.acquire()
+    except OSError as error:
+        raise InputError(f"cannot keep runs in {str(folder.parent)!r}: {error.strerror}; set SSWP_RUNS to a folder that can be written") from None
+    return lock
+
+
+def _finished(folder: Path) -> Record | None:
+    path = folder / "record.json"
+    return Record.model_validate(files.read_json(path)) if path.is_file() else None
+
+
+def _carry_out(folder: Path, kind: str, plain: dict[str, Any], source: dict[str, Any], loop: Loop, line: Line, tensorboard: bool) -> Record:
+    checkpoints, history = folder / "checkpoints", folder / "history.jsonl"
+    spent, resumed = 0.0, 0
+    kept = files.read_checkpoint(checkpoints, folder.name, line.note)
+    if kept is not None:
+        loop.restore(kept["loop"])
+        spent, resumed = kept["seconds"], kept["resumed"] + 1
+        line.note(f"taken up at epoch {loop.epoch + 1}, step {loop.step + 1}")
+    files.write_json(folder / "config.json", {"config": plain, "source": source})
+    files.write(history, "".join(json.dumps(row) + "\n" for row in loop.history).encode())
+    board = _tensorboard(folder) if tensorboard else None
+    started = last = time.monotonic()
+    for progress in loop.advance():
+        line.update(progress)
+        if progress.row is not None:
+            files.append(history, json.dumps(progress.row))
+            if board:
+                _to_tensorboard(board, progress.row)
+        now = time.monotonic()
+        if progress.row is not None or now - last > CHECKPOINT_SECONDS:
+            state = {"loop": loop.state(), "seconds": spent + now - started, "resumed": resumed}
+            files.write_checkpoint(checkpoints, folder.name, loop.epoch, loop.step, state)
+            last = now
+    result, weights = loop.finish()
+    content = files.weights_bytes(weights)
+    files.write(folder / "weights.safetensors", content)
+    if "genotype" in result:
+        files.write(folder / "genotype.json", (Genotype.model_validate(result["genotype"]).to_json() + "\n").encode())
+    seconds = spent + time.monotonic() - started
+    times = {"seconds": seconds, "resumed": resumed}
+    record = _write_record(folder, kind, plain, source, loop.history, result, files.checksum(content), str(loop.device), times)
+    for path in files.checkpoints(checkpoints):
+        path.unlink()
+    line.close(f"done in {duration(seconds)}{_summary(record)}")
+    return record
+
+
+def _summary(record: Record) -> str:
+    result = record.result
+    if record.kind == "search":
+        return f", loss {record.history[-1]['loss']:.3f}, {result['parameters'] / 1e6:.3f} M parameters, {100 * result['skip_share']:.0f} % skips"
+    return f", test accuracy {result['test']['top1']:.2f} %" if "test" in result else f", loss {record.history[-1]['loss']:.3f}"
+
+
+def _write_record(folder, kind, plain, source, history, result, weights, device, times) -> Record:
+    record = Record(
+        name=folder.name, kind=kind, config=plain, seed=plain["seed"], source=source, history=history, result=result, weights_sha256=weights,
+        provenance=times | environment(device),
+    )  # fmt: skip
+    files.write_json(folder / "record.json", record.model_dump(mode="json"))
+    return record
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Return versions, device, machine and git commit: what a record says of where it was made."""
+    packages = {name: version(name) for name in ("torch", "torchvision", "kornia", "numpy")}
+    hardware = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=home(), capture_output=True, text=True, timeout=10).stdout.strip() or None
+    except OSError:
+        commit = None
+    return {"python": platform.python_version(), **packages, "device": device, "hardware": hardware, "commit": commit, "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+
+
+def _tensorboard(folder: Path):
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise InputError("TensorBoard is not installed; install the extra: pip install 'sswp[tensorboard]'") from None
+    return SummaryWriter(str(folder / "tensorboard"))
+
+
+def _to_tensorboard(board, row: dict[str, Any]) -> None:
+    for name, value in row.items():
+        if isinstance(value, int | float) and name != "epoch":
+            board.add_scalar(name, value, row["epoch"])
+    board.flush()
+
+
+def everything() -> list[Record]:
+    """Return all finished runs, by name."""
+    return [Record.model_validate(files.read_json(path)) for path in sorted(root().glob("*/record.json"))]
+
+
+def find(name: str) -> Record:
+    """Return the finished run of that name, or the one whose name begins so."""
+    names = [path.parent.name for path in sorted(root().glob("*/record.json"))]
+    matches = [n for n in names if n == name] or [n for n in names if n.startswith(name)]
+    if len(matches) != 1:
+        problem = f"{len(matches)} runs begin with {name!r}: {', '.join(matches)}" if matches else f"no finished run {name!r}{suggest(name, names) if names else '; none is finished yet'}"
+        raise InputError(problem)
+    return Record.model_validate(files.read_json(root() / matches[0] / "record.json"))
