@@ -1,0 +1,37 @@
+# Two commands for users: make reproduce, make test. Each sets up what it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+PRESET ?= quick
+ONLY ?=
+
+.PHONY: reproduce test lab setup lock lint dot
+reproduce: setup
+	$(BIN)/sswp reproduce --preset $(PRESET) $(foreach n,$(ONLY),--only $(n))
+
+test: setup
+	$(BIN)/python -m pytest
+	SSWP_RUNS=$$(mktemp -d) $(BIN)/sswp reproduce --preset smoke
+
+lab: setup
+	$(BIN)/jupyter lab
+
+setup: .venv/done dot
+
+.venv/done: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=/path/to/python3"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+# Graphviz's program draws the cells; without it matplotlib does.
+dot:
+	@command -v dot >/dev/null || { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq graphviz >/dev/null; } \
+	|| echo "The program dot (graphviz) is missing: cells will be drawn by matplotlib. Install it with: sudo apt install graphviz, brew install graphviz, or conda install graphviz"
+
+# Exact versions for repeatability, made from pyproject.toml.
+lock:
+	$(BIN)/python -m piptools compile --quiet --strip-extras --extra dev --no-emit-index-url --no-emit-find-links --no-header --output-file requirements.lock pyproject.toml
+
+lint: setup
+	$(BIN)/ruff check . && $(BIN)/ruff format --check --diff . || true

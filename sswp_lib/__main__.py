@@ -1,0 +1,3 @@
+from sswp_lib.cli import main
+
+main()

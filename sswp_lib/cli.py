@@ -1,0 +1,182 @@
+"""The `sswp` command: parses, calls lab. Exit status 0: done; 1: a run or notebook failed; 2: something given is wrong."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sswp_lib.config import DATASETS, PRESETS, InputError, RunError, load_config, parse_settings, setting_names
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
+    help="""Self-supervised and weight-preserving neural architecture search (SSWP-NAS).
+
+    A run is named by its configuration: asking for a finished one shows it, asking for an interrupted one goes on with it.
+
+    Start with `sswp search`, then `sswp train RUN --init concomitant`; `sswp reproduce` runs the notebooks.""",
+)  # fmt: skip
+
+Preset = Annotated[str, typer.Option(help=f"Where settings start from: {', '.join(PRESETS)}.")]
+DataName = Annotated[str | None, typer.Option("--data", help=f"Images: {', '.join(DATASETS)}. The preset's own if left out.")]
+Seed = Annotated[int, typer.Option(min=0, help="Every random number of the run follows from it.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Replace a setting, e.g. `search.epochs=40`; repeatable. `sswp settings` lists them.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; a GPU if there is one.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress line.")]
+Board = Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard events beside the run's history.")]
+
+
+@app.command()
+def search(
+    preset: Preset = "quick", data: DataName = None, seed: Seed = 0, settings: Settings = None, device: Device = None,
+    quiet: Quiet = False, tensorboard: Board = False,
+) -> None:  # fmt: skip
+    """Search an architecture and its concomitant weights.
+
+    Example: `sswp search --data folder:my_images --set search.epochs=40`. Leaves runs/NAME/ with record.json, genotype.json,
+    weights.safetensors and history.jsonl, and prints NAME and a summary.
+    """
+    from sswp_lib.lab import runs
+
+    record = runs.search(load_config(preset, data, seed, parse_settings(settings or [])), checked_device(device), quiet, tensorboard)
+    print_record(record)
+
+
+@app.command()
+def train(
+    source: Annotated[str, typer.Argument(metavar="RUN|GENOTYPE.json", help="A search run's name (its beginning is enough), a genotype file, or a published genotype's name.")],
+    init: Annotated[str, typer.Option(help="random, simclr (pre-train first) or concomitant (the search's weights).")] = "random",
+    labels: Annotated[float | None, typer.Option(help="Fraction of the labels to train on, e.g. 0.1.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="A weights file for --init concomitant with a genotype file.")] = None,
+    preset: Preset = "quick", data: DataName = None, seed: Seed = 0, settings: Settings = None, device: Device = None,
+    quiet: Quiet = False, tensorboard: Board = False,
+) -> None:  # fmt: skip
+    """Train a found or published architecture, and print its test accuracy.
+
+    Example: `sswp train search-1a2b --init concomitant --labels 0.1`. The data and model of a search run are taken from it unless
+    --data or --set say otherwise.
+    """
+    from sswp_lib.lab import runs
+
+    given = parse_settings(settings or [])
+    start = resolve(source, given.get("model.num_cells", PRESETS.get(preset, {}).get("model.num_cells", 20)))
+    few = {"train.labels": labels, "train.labels_per_class": None} if labels is not None else {}
+    config = load_config(preset, data or from_run(start, preset, "name"), seed, {**model_of(start), "train.init": init, **few, **given})
+    print_record(runs.train(config, start, weights, checked_device(device), quiet, tensorboard))
+
+
+@app.command("runs")
+def list_runs() -> None:
+    """List finished runs."""
+    from sswp_lib.lab import runs, tables
+
+    typer.echo(tables.runs(runs.everything()))
+
+
+@app.command()
+def show(run: Annotated[str, typer.Argument(help="A run's name; its beginning is enough.")]) -> None:
+    """Show a finished run's record, without its history, as JSON."""
+    from sswp_lib.lab import runs
+
+    typer.echo(json.dumps(runs.find(run).model_dump(mode="json", exclude={"history"}), indent=1))
+
+
+@app.command()
+def settings() -> None:
+    """List every setting with its default (those of the `paper` preset)."""
+    values = load_config("paper").model_dump(mode="json")
+    for name in setting_names():
+        value = values
+        for part in name.split("."):
+            value = value[part]
+        typer.echo(f"{name} = {json.dumps(value)}")
+
+
+@app.command()
+def reproduce(
+    preset: Preset = "quick", data: DataName = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only the notebooks whose names begin so, e.g. `01`; repeatable.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=2, help="Seeds of each comparison; the preset's number if left out.")] = None,
+) -> None:  # fmt: skip
+    """Run the notebooks and write every table and figure to figures/PRESET/."""
+    from sswp_lib.lab import reproduce as notebooks
+
+    failed = notebooks.reproduce(preset, data, only, seeds)
+    if failed:
+        raise RunError(f"{len(failed)} of the notebooks failed: {', '.join(failed)}")
+
+
+def checked_device(name: str | None) -> str | None:
+    """Return the device's name; InputError where this machine has none such."""
+    import torch
+
+    try:
+        if name is not None:
+            torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); leave --device out") from None
+    return name
+
+
+def resolve(source: str, num_cells: int):
+    """Return the search record, the genotype of a file, or the published genotype that `source` names."""
+    from sswp_lib.lab import runs
+    from sswp_lib.space import Genotype, published_cells
+
+    path = Path(source)
+    if path.is_file():
+        try:
+            return Genotype.from_json(path.read_text())
+        except (InputError, UnicodeDecodeError) as error:
+            raise InputError(f"{source!r}: {error}") from None
+    if path.suffix == ".json":
+        raise InputError(f"no file {source!r}; expected a genotype file or a run's name")
+    if source in published_cells():
+        return Genotype.published(source, num_cells)
+    return runs.find(source)
+
+
+def model_of(source) -> dict[str, object]:
+    """Return the settings that a source fixes: a search's model and image size, or a genotype's depth."""
+    if hasattr(source, "num_cells"):
+        return {"model.num_cells": source.num_cells}
+    model = {f"model.{name}": value for name, value in source.config["model"].items()}
+    return {**model, "data.image_size": source.config["data"]["image_size"]}
+
+
+def from_run(source, preset: str, key: str) -> str | None:
+    """Return the data set that a search was made on; None for a genotype or a folder, whose path a record does not keep."""
+    name = source.config["data"][key] if hasattr(source, "config") else None
+    if name == "folder":
+        raise InputError("that search was made on a folder of images; say which with --data folder:PATH")
+    return name
+
+
+def print_record(record) -> None:
+    """Print a run's name and the result's plain numbers."""
+    typer.echo(record.name)
+    for name, value in record.result.items():
+        if name not in ("genotype", "pruned_at"):
+            typer.echo(f"  {name}: {json.dumps(value)}")
+
+
+def main() -> None:
+    """Run the command; a wrong input or a failed run is one line on standard error, never a traceback."""
+    try:
+        app()
+    except InputError as error:
+        print(f"sswp: {error}", file=sys.stderr)
+        sys.exit(2)
+    except RunError as error:
+        print(f"sswp: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("sswp: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

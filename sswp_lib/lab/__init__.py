@@ -1,0 +1,1 @@
+"""How it is used: runs, tables, claims, plots, widgets, the reproduction of all notebooks."""
