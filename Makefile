@@ -20,8 +20,12 @@ setup: .venv/done dot
 .venv/done: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=/path/to/python3"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+ifeq ($(shell uname -sm),Linux x86_64)
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+else
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+endif
 	touch $@
 
 # Graphviz's program draws the cells; without it matplotlib does.
@@ -29,9 +33,10 @@ dot:
 	@command -v dot >/dev/null || { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq graphviz >/dev/null; } \
 	|| echo "The program dot (graphviz) is missing: cells will be drawn by matplotlib. Install it with: sudo apt install graphviz, brew install graphviz, or conda install graphviz"
 
-# Exact versions for repeatability, made from pyproject.toml.
+# Exact versions for repeatability on Linux, made from pyproject.toml; elsewhere pip chooses within its bounds.
 lock:
-	$(BIN)/python -m piptools compile --quiet --strip-extras --extra dev --no-emit-index-url --no-emit-find-links --no-header --output-file requirements.lock pyproject.toml
+	$(BIN)/python -m piptools compile --quiet --strip-extras --allow-unsafe --extra dev --no-emit-index-url --no-emit-find-links --no-header --output-file requirements.lock pyproject.toml
 
 lint: setup
-	$(BIN)/ruff check . && $(BIN)/ruff format --check --diff . || true
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .

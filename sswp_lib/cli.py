@@ -11,6 +11,8 @@ import typer
 
 from sswp_lib.config import DATASETS, PRESETS, InputError, RunError, load_config, parse_settings, setting_names
 
+STOPPED = 130  # what typer makes of Ctrl-C
+
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
     help="""Self-supervised and weight-preserving neural architecture search (SSWP-NAS).
@@ -149,7 +151,7 @@ def model_of(source) -> dict[str, object]:
 
 def from_run(source, preset: str, key: str) -> str | None:
     """Return the data set that a search was made on; None for a genotype or a folder, whose path a record does not keep."""
-    name = source.config["data"][key] if hasattr(source, "config") else None
+    name = source.config["data"].get(key) if hasattr(source, "config") else None
     if name == "folder":
         raise InputError("that search was made on a folder of images; say which with --data folder:PATH")
     return name
@@ -173,9 +175,10 @@ def main() -> None:
     except RunError as error:
         print(f"sswp: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("sswp: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == STOPPED:
+            print("sswp: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        raise
 
 
 if __name__ == "__main__":

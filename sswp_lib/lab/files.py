@@ -6,12 +6,15 @@ has the checksum that their name bears.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
 import json
 import os
 import pickle
+import struct
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,10 @@ from torch import Tensor
 
 from sswp_lib.config import InputError, RunError
 
-UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, EOFError, TypeError, pickle.UnpicklingError, SafetensorError)
+UNREADABLE = (
+    OSError, RuntimeError, ValueError, LookupError, EOFError, TypeError, AttributeError, AssertionError, struct.error, pickle.UnpicklingError, SafetensorError,
+)  # fmt: skip
+"""What readers raise at damaged content; torch's unpickler nearly anything."""
 
 
 def write(path: Path, content: bytes, durable: bool = True) -> None:
@@ -38,8 +44,16 @@ def write(path: Path, content: bytes, durable: bool = True) -> None:
                 os.fsync(file.fileno())
         os.replace(beside, path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise _unwritable(path, error) from None
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)  # nothing, once renamed
+
+
+def clear_partial(folder: Path) -> None:
+    """Remove what a killed process left half written; only for who holds the run's lock."""
+    for part in folder.rglob(".*.part"):
+        part.unlink(missing_ok=True)
 
 
 def append(path: Path, line: str) -> None:
@@ -52,7 +66,11 @@ def append(path: Path, line: str) -> None:
 
 
 def _unwritable(path: Path, error: OSError) -> RunError:
-    todo = "free some space and run the same command again, it goes on from the last checkpoint" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check the folder and its permissions"
+    todo = (
+        "free some space and run the same command again, it goes on from the last checkpoint"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT)
+        else "check the folder and its permissions"
+    )
     return RunError(f"cannot write {str(path)!r}: {error.strerror}; {todo}")
 
 
@@ -95,7 +113,7 @@ def read_weights(path: Path, expected: str | None = None) -> dict[str, Tensor]:
             raise ValueError("its content is not what the record says (checksum)")
         if path.suffix == ".safetensors":
             return load_safetensors(content)
-        weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        weights = _load_tensors(content)
         if not isinstance(weights, dict) or not all(isinstance(t, Tensor) for t in weights.values()):
             raise ValueError("expected a dictionary of tensors")
         return weights
@@ -103,6 +121,13 @@ def read_weights(path: Path, expected: str | None = None) -> dict[str, Tensor]:
         raise InputError(f"refused {str(path)!r}: it holds more than tensors and could run code; expected a .safetensors file or a state_dict of tensors") from None
     except UNREADABLE as error:
         raise InputError(f"cannot read weights {str(path)!r}: {reason(error)}") from None
+
+
+def _load_tensors(content: bytes) -> Any:
+    """Return what a torch file holds: tensors and plain data, never code."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of strange content it warns before it refuses
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
 def write_checkpoint(folder: Path, run: str, epoch: int, step: int, state: dict[str, Any], keep: int = 2) -> None:
@@ -132,9 +157,9 @@ def read_checkpoint(folder: Path, run: str, warn) -> dict[str, Any] | None:
             content = path.read_bytes()
             if path.stem.rpartition("-")[2] != checksum(content)[:16]:
                 raise ValueError("truncated or changed: its content does not have the checksum that its name bears")
-            loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-            if loaded["run"] != run:
-                raise ValueError(f"it belongs to run {loaded['run']}")
+            loaded = _load_tensors(content)
+            if not isinstance(loaded, dict) or loaded["run"] != run:
+                raise ValueError(f"it belongs to run {loaded['run']}" if isinstance(loaded, dict) else "it holds no run's state")
             return loaded["state"]
         except UNREADABLE as error:
             warn(f"refused checkpoint {str(path)!r}: {reason(error)}")

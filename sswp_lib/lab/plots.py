@@ -26,6 +26,7 @@ COLOURS = sns.color_palette("colorblind")
 OPERATION_COLOURS = {name: COLOURS[i] for i, name in enumerate(CANDIDATES)}
 OPERATION_DASHES = dict(zip(CANDIDATES, ("-", "--", "--", "-.", "-.", ":", ":"), strict=True))  # told apart in grey as well
 PHASE_COLOURS = dict(zip(PHASES, (COLOURS[7], COLOURS[9], COLOURS[1]), strict=True))
+DOT_PIXELS = (440, 1300)  # height and width that dot's drawing of a cell rarely exceeds
 INIT_COLOURS = {"random": COLOURS[7], "simclr": COLOURS[1], "concomitant": COLOURS[0]}
 
 
@@ -97,7 +98,7 @@ def _shade(axes, config: Search, num_cells: int) -> None:
 
 
 def entropy_map(record: Record) -> Figure:
-    """Entropy of alpha for each cell over the epochs: 1 all candidates alike, 0 fixed. A white line marks a cell's pruning."""
+    """Entropy of alpha for each cell over the epochs: 1 all candidates alike, 0 fixed. Grey: pruned."""
     history, num_cells = record.history, record.config["model"]["num_cells"]
     values = np.array([row["entropy"] for row in history]).T  # (cells, epochs)
     figure, axes = plt.subplots(figsize=(WIDTH, 1.3 + 0.18 * num_cells))
@@ -105,16 +106,15 @@ def entropy_map(record: Record) -> Figure:
     ends = pruning_epochs(pruned, num_cells)
     searching = np.array([[epoch < ends[cell] for epoch in range(values.shape[1])] for cell in range(num_cells)])
     shown = np.where(searching, values, np.nan)
-    low = np.nanmin(shown)
     axes.set_facecolor("0.85")
-    image = axes.imshow(shown, aspect="auto", cmap="viridis", vmin=min(low, 0.999), vmax=1, extent=(0, len(history), num_cells - 0.5, -0.5), interpolation="nearest")
+    image = axes.imshow(shown, aspect="auto", cmap="viridis", vmax=1, extent=(0, len(history), num_cells - 0.5, -0.5), interpolation="nearest")
     for cell, end in ends.items():
         if end < len(history):
             axes.text(end + 0.4, cell, "pruned", va="center", fontsize=6, color="0.3")
     axes.set(xlabel="epoch", ylabel="cell")
     axes.set_yticks(range(0, num_cells, max(num_cells // 10, 1)))
     axes.grid(False)
-    figure.colorbar(image, label="entropy / log M")
+    figure.colorbar(image, label="entropy of alpha / log M", format="%.4g")
     return figure
 
 
@@ -199,7 +199,9 @@ def image_rows(rows: dict[str, np.ndarray]) -> Figure:
 def cell_graph(genotype: Genotype, cell: int) -> graphviz.Digraph:
     """Return one cell as a graphviz graph: inputs left, output right, operations on the edges."""
     kind = "reduction" if cell in reduction_cells(genotype.num_cells) else "normal"
-    graph = graphviz.Digraph(graph_attr={"rankdir": "LR", "label": f"cell {cell} ({kind})", "labelloc": "t", "fontname": "Helvetica", "fontsize": "13", "nodesep": "0.12", "ranksep": "0.35"})
+    graph = graphviz.Digraph(
+        graph_attr={"rankdir": "LR", "label": f"cell {cell} ({kind})", "labelloc": "t", "fontname": "Helvetica", "fontsize": "13", "nodesep": "0.12", "ranksep": "0.35"}
+    )
     graph.attr("node", fontname="Helvetica", fontsize="11", shape="box", style="rounded,filled", height="0.3", margin="0.1,0.04")
     graph.attr("edge", fontname="Helvetica", fontsize="9")
     names = {0: f"cell {cell - 2}" if cell > 1 else "stem", 1: f"cell {cell - 1}" if cell > 0 else "stem "}
@@ -237,7 +239,10 @@ def _draw_by_dot(axes, found: Genotype, cell: int) -> None:
 
     graph = cell_graph(found, cell)
     graph.graph_attr["dpi"] = "160"
-    axes.imshow(plt.imread(BytesIO(graph.pipe(format="png"))), interpolation="antialiased")
+    picture = plt.imread(BytesIO(graph.pipe(format="png")))
+    height, width = DOT_PIXELS
+    axes.imshow(picture, extent=(0, picture.shape[1], picture.shape[0], 0), interpolation="antialiased")
+    axes.set(xlim=(0, max(width, picture.shape[1])), ylim=(max(height, picture.shape[0]), 0))  # one scale for all cells
 
 
 def _draw_plainly(axes, found: Genotype, cell: int) -> None:
@@ -248,7 +253,9 @@ def _draw_plainly(axes, found: Genotype, cell: int) -> None:
         share = 0.35 + 0.3 * (position % 2)
         axes.text(x0 + share * (x1 - x0), y0 + share * (y1 - y0), name, fontsize=5, ha="center", va="center", bbox={"fc": "white", "ec": "none", "pad": 0.4})
     for node, (x, y) in place.items():
-        axes.text(x, y, f"in {node}" if node < 2 else str(node), fontsize=7, ha="center", va="center", bbox={"boxstyle": "round", "fc": "#dce9f5" if node < 2 else "#f5f0dc", "ec": "0.4"})
+        axes.text(
+            x, y, f"in {node}" if node < 2 else str(node), fontsize=7, ha="center", va="center", bbox={"boxstyle": "round", "fc": "#dce9f5" if node < 2 else "#f5f0dc", "ec": "0.4"}
+        )
     kind = "reduction" if cell in reduction_cells(found.num_cells) else "normal"
     axes.set(xlim=(-0.4, 4.0), ylim=(-1.8, 1.8))
     axes.set_title(f"cell {cell} ({kind})", fontsize=8)

@@ -13,7 +13,8 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -21,10 +22,10 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from sswp_lib.config import Config, InputError, digest, home, suggest
+from sswp_lib.config import Config, InputError, digest, home, one_line, suggest
 from sswp_lib.lab import files
 from sswp_lib.lab.progress import Line, duration
 from sswp_lib.learn.data import fingerprint, load
@@ -57,6 +58,8 @@ class Record(BaseModel):
     def genotype(self) -> Genotype:
         """The genotype found, or trained."""
         plain = self.result.get("genotype") or self.source.get("genotype")
+        if plain is None:
+            raise InputError(f"run {self.name} is a {self.kind} measurement without a genotype; give a search or a training")
         return Genotype.model_validate(plain)
 
     def weights(self) -> dict[str, Tensor]:
@@ -162,8 +165,9 @@ def _run(kind: str, plain: dict[str, Any], source: dict[str, Any], make: Callabl
         return found or _carry_out(folder, kind, plain, source, make(), line, tensorboard)
 
 
-def _locked(folder: Path, line: Line) -> FileLock:
-    """Return the run's lock, held; where another process has it, wait for that one."""
+@contextmanager
+def _locked(folder: Path, line: Line) -> Iterator[None]:
+    """Hold the run's lock; where another process has it, wait for that one."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder.with_suffix(".lock"))
@@ -174,17 +178,29 @@ def _locked(folder: Path, line: Line) -> FileLock:
             lock.acquire()
     except OSError as error:
         raise InputError(f"cannot keep runs in {str(folder.parent)!r}: {error.strerror}; set SSWP_RUNS to a folder that can be written") from None
-    return lock
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _finished(folder: Path) -> Record | None:
     path = folder / "record.json"
-    return Record.model_validate(files.read_json(path)) if path.is_file() else None
+    return _read_record(path) if path.is_file() else None
+
+
+def _read_record(path: Path) -> Record:
+    """Return a finished run's record; InputError names the file and what is wrong in it."""
+    try:
+        return Record.model_validate(files.read_json(path))
+    except ValidationError as error:
+        raise InputError(f"{str(path)!r} is not a record: {one_line(error)}; remove it to have it made anew") from None
 
 
 def _carry_out(folder: Path, kind: str, plain: dict[str, Any], source: dict[str, Any], loop: Loop, line: Line, tensorboard: bool) -> Record:
     checkpoints, history = folder / "checkpoints", folder / "history.jsonl"
     spent, resumed = 0.0, 0
+    files.clear_partial(folder)
     kept = files.read_checkpoint(checkpoints, folder.name, line.note)
     if kept is not None:
         loop.restore(kept["loop"])
@@ -243,7 +259,14 @@ def environment(device: str) -> dict[str, Any]:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=home(), capture_output=True, text=True, timeout=10).stdout.strip() or None
     except OSError:
         commit = None
-    return {"python": platform.python_version(), **packages, "device": device, "hardware": hardware, "commit": commit, "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    return {
+        "python": platform.python_version(),
+        **packages,
+        "device": device,
+        "hardware": hardware,
+        "commit": commit,
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
 
 
 def _tensorboard(folder: Path):
@@ -263,7 +286,7 @@ def _to_tensorboard(board, row: dict[str, Any]) -> None:
 
 def everything() -> list[Record]:
     """Return all finished runs, by name."""
-    return [Record.model_validate(files.read_json(path)) for path in sorted(root().glob("*/record.json"))]
+    return [_read_record(path) for path in sorted(root().glob("*/record.json"))]
 
 
 def find(name: str) -> Record:
@@ -271,6 +294,10 @@ def find(name: str) -> Record:
     names = [path.parent.name for path in sorted(root().glob("*/record.json"))]
     matches = [n for n in names if n == name] or [n for n in names if n.startswith(name)]
     if len(matches) != 1:
-        problem = f"{len(matches)} runs begin with {name!r}: {', '.join(matches)}" if matches else f"no finished run {name!r}{suggest(name, names) if names else '; none is finished yet'}"
+        problem = (
+            f"{len(matches)} runs begin with {name!r}: {', '.join(matches)}"
+            if matches
+            else f"no finished run {name!r}{suggest(name, names) if names else '; none is finished yet'}"
+        )
         raise InputError(problem)
-    return Record.model_validate(files.read_json(root() / matches[0] / "record.json"))
+    return _read_record(root() / matches[0] / "record.json")

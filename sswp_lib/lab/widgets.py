@@ -25,6 +25,4 @@ def phases(config: Config) -> ipywidgets.Widget:
         display(plots.phases(search, config.model.num_cells))
 
     tenth = {"min": 0.0, "max": 0.4, "step": 0.1, "readout_format": ".1f"}
-    return ipywidgets.interactive(
-        draw, warm_up=ipywidgets.FloatSlider(0.2, description="warm-up", **tenth), bi_level=ipywidgets.FloatSlider(0.4, description="bi-level", **tenth)
-    )
+    return ipywidgets.interactive(draw, warm_up=ipywidgets.FloatSlider(0.2, description="warm-up", **tenth), bi_level=ipywidgets.FloatSlider(0.4, description="bi-level", **tenth))

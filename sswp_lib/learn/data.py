@@ -56,7 +56,9 @@ class ImageData:
     def labels(self, purpose: str) -> Tensor:
         """Return the training labels; InputError where there are none."""
         if self.train_labels is None:
-            raise InputError(f"{purpose} needs labels, and {self.name} has none; sort the training images into train/<class>/ folders, or use a label-free objective such as simclr")
+            raise InputError(
+                f"{purpose} needs labels, and {self.name} has none; sort the training images into train/<class>/ folders, or use a label-free objective such as simclr"
+            )
         return self.train_labels
 
     def test_set(self) -> tuple[Tensor, Tensor]:
@@ -122,9 +124,7 @@ def _cifar(name: str, root: Path, size: int):
     try:
         train, test = (dataset(root, train=t, download=True) for t in (True, False))
     except (OSError, RuntimeError) as error:
-        raise InputError(
-            f"{name} could not be downloaded ({str(error).splitlines()[0]}); put {dataset.filename} into {root.resolve()}, or use --data folder:PATH"
-        ) from None
+        raise InputError(f"{name} could not be downloaded ({str(error).splitlines()[0]}); put {dataset.filename} into {root.resolve()}, or use --data folder:PATH") from None
     tensors = []
     for part in (train, test):
         tensors += [_resize(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), size), torch.tensor(part.targets)]

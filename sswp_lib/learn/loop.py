@@ -108,7 +108,9 @@ class Loop:
         values = torch.stack([value.float() for _, value in self._unread]).tolist()
         for (name, _), value in zip(self._unread, values, strict=True):
             if not math.isfinite(value):
-                raise RunError(f"{name} became {value} in epoch {self.epoch} at or shortly before step {self.step}; try a lower lr or grad_clip (the last checkpoint is from before)")
+                raise RunError(
+                    f"{name} became {value} in epoch {self.epoch} at or shortly before step {self.step}; try a lower lr or grad_clip (the last checkpoint is from before)"
+                )
             self._sums[name][0] += value
             self._sums[name][1] += 1
         self._unread.clear()

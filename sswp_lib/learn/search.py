@@ -18,7 +18,7 @@ from sswp_lib.config import Config
 from sswp_lib.learn.data import ImageData, epoch_batches, generator, halves, take
 from sswp_lib.learn.loop import Loop, frozen, optimizer_state, restore_optimizer, seeded
 from sswp_lib.learn.measure import entropy, multiply_adds, operation_counts, operation_shares, parameters, skip_share
-from sswp_lib.learn.objectives import build
+from sswp_lib.learn.objectives import Objective, build
 from sswp_lib.learn.phases import PHASES, cells_to_prune, phase, pruning_epochs
 from sswp_lib.learn.views import normalise, random_views
 from sswp_lib.space import Network, Paths, SuperNet, calibrate, changed_by_caps, load_concomitant, restore_unsampled, sample_paths, sample_two_paths
@@ -102,7 +102,7 @@ class Search(Loop):
         dropout = {} if warm else {"skip_dropout": s.skip_dropout, "pool_dropout": s.pool_dropout}
         paths = sample_paths(self.supernet.alpha, self.supernet.present, g, uniform=warm, **dropout)
         self.optimizer.zero_grad(set_to_none=True)  # None, not 0: momentum must not move weights that did not run
-        loss, metrics = self.loss(index, paths, g)
+        loss, metrics = self.loss(index, g, paths)
         loss.backward()
         ran = [p for p in self.optimizer.param_groups[0]["params"] if p.grad is not None]
         torch.nn.utils.clip_grad_norm_(ran, s.grad_clip, foreach=True)
@@ -117,7 +117,7 @@ class Search(Loop):
         paths = sample_two_paths(alpha, self.supernet.present, g)
         index = self.alpha_half[torch.randperm(len(self.alpha_half), generator=g)[: self.settings.batch_size]]
         with frozen(self._named_weights().values()):  # no weight's gradient is even computed
-            loss, _ = self.loss(index, paths, g)
+            loss, _ = self.loss(index, g, paths)
             (alpha.grad,) = torch.autograd.grad(loss, alpha)
         before = alpha.detach().clone()
         self.alpha_optimizer.step()
@@ -125,14 +125,14 @@ class Search(Loop):
         alpha.grad = None
         self.record(alpha_loss=loss)
 
-    def loss(self, index: Tensor, paths: Paths, g: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the objective on fresh random views of the training images `index`."""
-        data = self.data
+    def loss(self, index: Tensor, g: torch.Generator, *extra: Paths, model: torch.nn.Module | None = None, objective: Objective | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the objective on fresh random views of the training images `index`, along the paths `extra`."""
+        data, objective = self.data, objective or self.objective
         images = take(data.train, index, self.device)
-        views = [random_views(images, self.config.data.views, data.mean, data.std, g) for _ in range(self.objective.num_views)]
-        labels = take(data.train_labels, index, self.device) if self.objective.needs_labels else None
+        views = [random_views(images, self.config.data.views, data.mean, data.std, g) for _ in range(objective.num_views)]
+        labels = take(data.train_labels, index, self.device) if objective.needs_labels else None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.model.precision == "bfloat16"):
-            return self.objective(self.supernet, views, labels, paths)
+            return objective(model or self.supernet, views, labels, *extra)
 
     def end_epoch(self) -> dict[str, Any]:
         alpha, present = self.supernet.alpha.detach().cpu(), self.supernet.present.cpu()
@@ -229,26 +229,14 @@ class Search(Loop):
 
     @torch.no_grad()
     def _evaluate(self, model: torch.nn.Module, *extra: Paths) -> dict[str, float]:
-        """Return the objective's loss and accuracy in evaluation, on fixed views of training images of the alpha half."""
-        was_training, total = model.training, {"loss": 0.0, "accuracy": 0.0}
+        """Return the objective's mean loss and accuracy in evaluation, on fixed views of training images of the alpha half."""
+        judge = self.objective
+        if self.settings.objective == "byol":  # compares with a target that has no exported counterpart; judged by contrast
+            judge = build("simclr", self.config, self.settings.temperature)
+        was_training = model.training
         model.eval()
-        self.objective.eval()
         batches = [b for b in self._fixed_batches("evaluation", 10) if len(b) == self.settings.batch_size]
-        for number, index in enumerate(batches):
-            g = generator(self.config.seed, "evaluation", number)
-            data = self.data
-            images = take(data.train, index, self.device)
-            views = [random_views(images, self.config.data.views, data.mean, data.std, g) for _ in range(self.objective.num_views)]
-            labels = take(data.train_labels, index, self.device) if self.objective.needs_labels else None
-            loss, metrics = self._score(model, views, labels, *extra)
-            total = {"loss": total["loss"] + float(loss), "accuracy": total["accuracy"] + float(metrics["accuracy"])}
+        seen = [self.loss(index, generator(self.config.seed, "evaluation", i), *extra, model=model, objective=judge) for i, index in enumerate(batches)]
         model.train(was_training)
-        self.objective.train()
-        return {name: value / len(batches) for name, value in total.items()}
-
-    def _score(self, model: torch.nn.Module, views: list[Tensor], labels: Tensor | None, *extra: Paths) -> tuple[Tensor, dict[str, Tensor]]:
-        if self.settings.objective == "byol":  # its target takes paths; the model is compared with itself instead
-            from sswp_lib.learn.objectives import SimCLR
-
-            return SimCLR(self.settings.temperature, self.config.model.projection_dim)(model, views, labels, *extra)
-        return self.objective(model, views, labels, *extra)
+        count = len(batches)
+        return {"loss": sum(float(loss) for loss, _ in seen) / count, "accuracy": sum(float(metrics["accuracy"]) for _, metrics in seen) / count}

@@ -26,7 +26,7 @@ class DepthwiseConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         stride, dilation = self.stride[0], self.dilation[0]
-        if x.device.type != "cpu" or not torch.is_grad_enabled():
+        if x.device.type != "cpu" or not torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
             return super().forward(x)
         if stride == 1:
             return _Depthwise.apply(x, self.weight, dilation)

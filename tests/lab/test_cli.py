@@ -1,0 +1,166 @@
+"""The command: what is wrong is one line, never a traceback, and earlier results stay whole."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+from tiny_runs import ON_FOLDER, TINY_RUN, genotype_file, images, stop_at
+
+from sswp_lib.config import PRESETS, setting_names
+from sswp_lib.lab import runs
+from sswp_lib.learn.search import Search
+from sswp_lib.space import Genotype
+
+COMMANDS = ("search", "train", "runs", "show", "settings", "reproduce")
+
+
+def test_module_runs_as_a_command(tmp_path):
+    arguments = [sys.executable, "-m", "sswp_lib", "search", "--preset", "smok"]
+    done = subprocess.run(arguments, capture_output=True, text=True, env=os.environ | {"SSWP_RUNS": str(tmp_path)}, check=False)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == "sswp: unknown preset 'smok'; did you mean 'smoke'?\n"
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
+def test_help_of_every_command(call, command):
+    status, out, _ = call(*command, "--help")
+    assert status == 0 and "Usage" in out and all(name in out for name in (command or COMMANDS))
+
+
+def test_settings_lists_every_setting(call):
+    status, out, _ = call("settings")
+    assert status == 0 and [line.split(" = ")[0] for line in out.splitlines()] == setting_names()
+    assert "search.batch_size = 96" in out.splitlines()
+
+
+def test_search_then_train_then_runs_and_show(call, runs_folder):
+    status, out, err = call("search", *TINY_RUN)
+    name = out.splitlines()[0]
+    assert status == 0 and err == "" and (runs_folder / name / "record.json").is_file()
+    status, out, _ = call("train", name[:10], "--init", "concomitant", *TINY_RUN)
+    trained = out.splitlines()[0]
+    assert status == 0 and runs.find(trained).source["weights"] == name
+    status, out, _ = call("runs")
+    assert status == 0 and name in out and trained in out and "test" in out
+    status, out, _ = call("show", name[:9])
+    assert status == 0 and json.loads(out)["result"] == runs.find(name).result and "history" not in json.loads(out)
+
+
+def test_runs_without_any_says_how_to_start(call):
+    assert call("runs") == (0, "no finished runs yet; start with: sswp search\n", "")
+
+
+def test_asking_again_shows_the_finished_run(call, finished, monkeypatch):
+    stop_at(monkeypatch, Search, 0)
+    status, out, _ = call("search", *TINY_RUN)
+    assert status == 0 and out.splitlines()[0] == finished.name
+
+
+def test_labels_option_replaces_the_presets_number(call, finished):
+    status, out, _ = call("train", finished.name, *TINY_RUN, "--labels", "0.1", "--set", "train.epochs=1")
+    train = runs.find(out.splitlines()[0]).config["train"]
+    assert status == 0 and train["labels"] == 0.1 and train["labels_per_class"] is None
+
+
+@pytest.mark.parametrize("given", ["file", "published"])
+def test_train_from_a_genotype(call, tmp_path, given):
+    source = genotype_file(tmp_path) if given == "file" else "DARTS_V2"
+    status, out, _ = call("train", source, *TINY_RUN, "--set", "train.epochs=1")
+    assert status == 0 and runs.find(out.splitlines()[0]).genotype == Genotype.published("DARTS_V2", 2)
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["search", "--preset", "quik"], "unknown preset 'quik'; did you mean 'quick'?"),
+        (["search", "--data", "digit"], "unknown data set 'digit'; did you mean 'digits'?"),
+        (["search", "--set", "search.epoch=3"], "unknown setting 'search.epoch'; did you mean 'search.epochs'?"),
+        (["search", "--set", "search.epochs"], "expected NAME=VALUE"),
+        (["search", "--set", "search.epochs=many"], "search.epochs"),
+        (["search", "--set", "search.epochs=0"], "search.epochs"),
+        (["search", "--set", "search=3"], "unknown setting 'search'"),
+        (["search", "--set", "search.ratios=[0.2,0.4,0.5]"], "add up to 1.1; expected 1"),
+        (["search", "--set", "search.ratios=[0.5,0.5]"], "has 2 parts"),
+        (["search", "--set", "search.ratios=[0.5,0.5,0]"], "no time for pruning"),
+        (["search", "--set", "search.ratios=[0.9,0.4,-0.3]"], "between 0 and 1"),
+        (["search", "--set", "search.batch_size=100000"], "batch_size 100000 is larger than the"),
+        (["search", "--device", "quantum"], "device 'quantum' cannot be used here"),
+        (["search", "--data", "folder:/no/such/folder"], "no folder '/no/such/folder'"),
+        (["train", "absent.json"], "no file 'absent.json'"),
+        (["train", "search-0000"], "no finished run 'search-0000'"),
+        (["train", "DARTS_V2", "--init", "randm"], "init"),
+        (["train", "DARTS_V2", "--init", "concomitant"], "without weights"),
+        (["train", "DARTS_V2", "--labels", "2"], "labels"),
+        (["train", "DARTS_V2", "--set", "train.batch_size=5000"], "batch_size 5000 is larger than the"),
+        (["train", "DARTS_V2", "--set", "train.labels_per_class=5000"], "5000 labels per class"),
+        (["show", "search-0000"], "no finished run 'search-0000'"),
+        (["reproduce", "--preset", "smokey"], "did you mean 'smoke'?"),
+    ],
+)
+def test_wrong_input_is_one_line(refused, arguments, expected):
+    own = [word for word in TINY_RUN if "--preset" not in arguments or word not in ("--preset", "smoke")]
+    own = own[own.index("--device") + 2 :] if "--device" in arguments else own
+    more = own if arguments[0] in ("search", "train") else []
+    assert expected in refused(arguments[0], *more, *arguments[1:])
+
+
+@pytest.mark.parametrize("arguments", [["search", "--epochs", "3"], ["serch"], ["train"], ["search", "--seed", "-1"], ["show"]])
+def test_wrong_usage_is_explained(call, arguments):
+    status, out, err = call(*arguments)
+    assert status == 2 and "Usage" in err and "Traceback" not in out + err
+
+
+@pytest.mark.parametrize("name, seen", [("search.lr", PRESETS["smoke"]["search.lr"])])
+def test_last_of_two_settings_counts(call, name, seen):
+    status, out, _ = call("search", *TINY_RUN, "--set", f"{name}=9", "--set", f"{name}={seen}")
+    assert status == 0 and runs.find(out.splitlines()[0]).config["search"]["lr"] == seen
+
+
+def test_broken_image_is_named(refused, tmp_path):
+    folder = images(tmp_path / "data", {"train/a": 10, "train/b": 10})
+    (folder / "train" / "b" / "bad.png").write_bytes(b"not an image")
+    line = refused("search", *ON_FOLDER, "--data", f"folder:{folder}")
+    assert "bad.png" in line and "replace or remove it" in line
+
+
+def test_truncated_image_is_named(refused, tmp_path):
+    folder = images(tmp_path / "data", {"": 20})
+    content = (folder / "007.png").read_bytes()
+    (folder / "007.png").write_bytes(content[: len(content) // 2])
+    assert "007.png" in refused("search", *ON_FOLDER, "--data", f"folder:{folder}")
+
+
+def test_empty_folder_is_named(refused, tmp_path):
+    assert "no images in" in refused("search", *ON_FOLDER, "--data", f"folder:{tmp_path}")
+
+
+def test_search_needs_no_labels_and_training_says_that_it_does(call, refused, tmp_path):
+    folder = images(tmp_path / "data", {"": 20})
+    status, out, _ = call("search", *ON_FOLDER, "--data", f"folder:{folder}")
+    name = out.splitlines()[0]
+    assert status == 0 and runs.find(name).result["images"] == 20
+    assert "needs labels" in refused("train", name, *ON_FOLDER, "--data", f"folder:{folder}")
+    assert "--data folder:PATH" in refused("train", name, *ON_FOLDER)
+    assert "needs labels" in refused("search", *ON_FOLDER, "--data", f"folder:{folder}", "--set", "search.objective=supervised")
+
+
+def test_training_without_test_images_says_so(refused, tmp_path):
+    folder = images(tmp_path / "data", {"train/a": 10, "train/b": 10})
+    assert "test/<class>" in refused("train", "DARTS_V2", *ON_FOLDER, "--data", f"folder:{folder}")
+
+
+def test_images_of_other_sizes_and_modes_are_taken(call, tmp_path):
+    folder = images(tmp_path / "data", {"train/a": 10, "train/b": 10, "test/a": 3, "test/b": 3})
+    whole = Image.open(folder / "train/a/000.png")
+    whole.resize((31, 17)).save(folder / "train/a/wide.png")
+    for mode, suffix in (("L", "png"), ("RGBA", "png"), ("P", "gif"), ("1", "png"), ("CMYK", "jpg"), ("I;16", "png")):
+        converted = whole.convert("I").convert("I;16") if mode == "I;16" else whole.convert(mode)
+        converted.save(folder / f"train/b/{mode.replace(';', '')}.{suffix}")
+    status, out, err = call("search", *ON_FOLDER, "--data", f"folder:{folder}")
+    assert status == 0, err
+    assert runs.find(out.splitlines()[0]).result["images"] == 27
+    status, out, err = call("train", out.splitlines()[0], *ON_FOLDER, "--data", f"folder:{folder}", "--init", "concomitant")
+    assert status == 0, err

@@ -1,0 +1,92 @@
+"""One line a run: in place in a terminal, now and then in a log, plain text in a notebook."""
+
+import sys
+import types
+
+import pytest
+
+from sswp_lib.lab import progress
+from sswp_lib.lab.progress import Line, duration
+from sswp_lib.learn.loop import Progress
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that the test moves."""
+    now = types.SimpleNamespace(seconds=100.0)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now.seconds)
+    return now
+
+
+def line_in(monkeypatch, place: str, quiet: bool = False) -> Line:
+    monkeypatch.setattr(progress, "place", lambda: place)
+    return Line("search-1", quiet)
+
+
+def at(epoch: int, step: int, **more) -> Progress:
+    return Progress(epoch, 10, step, 4, phase="bi-level", loss=1.5, accuracy=0.25, **more)
+
+
+@pytest.mark.parametrize("seconds, text", [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3599, "59:59"), (3600, "1:00:00"), (90061, "25:01:01")])
+def test_duration(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_log_is_refreshed_now_and_then(monkeypatch, clock, capsys):
+    line = line_in(monkeypatch, "log")
+    for step in range(1, 5):
+        clock.seconds += 10
+        line.update(at(0, step))
+    out, err = capsys.readouterr()
+    assert out == "" and len(err.splitlines()) == 1
+    assert err == "search-1: epoch 1/10 bi-level, loss 1.500, accuracy 25.0 %, 9:15 left\n"  # 2 of 40 steps in 30 s, the first not counted
+
+
+def test_terminal_line_is_rewritten_in_place(monkeypatch, clock, capsys):
+    line = line_in(monkeypatch, "terminal")
+    for step in (1, 2):
+        clock.seconds += 1
+        line.update(at(0, step, pruned=1, cells=3))
+    line.close("done")
+    err = capsys.readouterr().err
+    assert err.count("\r\x1b[2K") == 3 and err.endswith("search-1: done\n") and err.count("\n") == 1
+    assert "1/3 cells pruned" in err
+
+
+def test_quiet_line_shows_only_notes(monkeypatch, clock, capsys):
+    line = line_in(monkeypatch, "log", quiet=True)
+    clock.seconds += 100
+    line.update(at(0, 1))
+    line.close("done")
+    assert capsys.readouterr() == ("", "")
+    line.note("refused checkpoint")
+    assert capsys.readouterr().err == "search-1: refused checkpoint\n"
+
+
+def test_notebook_shows_plain_text_and_updates_it(monkeypatch, clock):
+    IPython = pytest.importorskip("IPython")
+    shown = []
+
+    class Handle:
+        def update(self, what):
+            shown.append(what._repr_mimebundle_())
+
+    def display(what, display_id):
+        shown.append(what._repr_mimebundle_())
+        return Handle()
+
+    monkeypatch.setattr(IPython.display, "display", display)
+    line = line_in(monkeypatch, "notebook")
+    clock.seconds += 2
+    line.update(at(0, 1))
+    line.close("done in 0:02")
+    assert [list(bundle) for bundle in shown] == [["text/plain"]] * 2
+    assert shown[-1]["text/plain"] == "search-1: done in 0:02"
+
+
+def test_place_without_a_terminal_is_a_log(monkeypatch):
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    assert progress.place() == "log"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert progress.place() == "terminal"

@@ -1,0 +1,161 @@
+"""An interrupted run ends as an uninterrupted one: killed, stopped, out of luck with a checkpoint, or asked for twice at once."""
+
+import math
+import multiprocessing
+import random
+import time
+from queue import Empty
+
+import pytest
+import tiny_runs
+from filelock import FileLock
+from tiny_runs import Stop, do_search, interrupted, name_of, plain, stop_at, tiny
+
+from sswp_lib.config import RunError
+from sswp_lib.lab import files, runs
+from sswp_lib.learn.search import Search
+from sswp_lib.learn.train import Training
+from sswp_lib.space import Genotype
+
+
+@pytest.fixture(scope="module")
+def context():
+    """Processes that start quickly: each is forked from one that has imported the library and done nothing else."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sswp_lib.lab.runs", "sklearn.datasets", "sklearn.model_selection", "torch._dynamo"])
+    return context
+
+
+def test_two_processes_one_computes_the_other_waits(context, runs_folder):
+    config, waiting, told = tiny(), context.Semaphore(0), context.Queue()
+    runs_folder.mkdir()
+    lock = FileLock(runs_folder / f"{name_of(config)}.lock")
+    with lock:  # until both are there
+        both = [context.Process(target=tiny_runs.search_and_tell, args=(runs_folder, config, waiting, told)) for _ in range(2)]
+        for process in both:
+            process.start()
+        assert waiting.acquire(timeout=60) and waiting.acquire(timeout=60)
+    try:
+        answers = [told.get(timeout=60) for _ in both]
+    except Empty:
+        pytest.fail("a process did not answer")
+    for process in both:
+        process.join(timeout=60)
+    assert sorted(steps for steps, _ in answers) == [0, 9]
+    assert answers[0][1] == answers[1][1]
+
+
+def start(context, folder, config):
+    """Start a search in a process of its own; return it once a step is done."""
+    ready = context.Event()
+    process = context.Process(target=tiny_runs.search_in, args=(folder, config, ready))
+    process.start()
+    assert ready.wait(60)
+    return process
+
+
+def test_killed_search_ends_as_an_unkilled_one(context, tmp_path, monkeypatch):
+    config, whole, killed = tiny(search__epochs=8), tmp_path / "whole", tmp_path / "killed"
+    process, started = start(context, whole, config), time.monotonic()
+    process.join(timeout=60)
+    seconds = time.monotonic() - started
+    monkeypatch.setenv("SSWP_RUNS", str(whole))
+    expected = runs.find("search")
+    rng, kills = random.Random(0), 0
+    for _ in range(4):
+        process = start(context, killed, config)
+        process.join(timeout=rng.uniform(0.05, 0.3) * seconds)
+        kills += process.is_alive()
+        process.kill()
+        process.join()
+    start(context, killed, config).join(timeout=60)
+    monkeypatch.setenv("SSWP_RUNS", str(killed))
+    found = runs.find("search")
+    assert kills >= 2 and 1 <= found.provenance["resumed"] <= kills
+    assert plain(found) == plain(expected)
+    for name in ("weights.safetensors", "genotype.json", "history.jsonl", "config.json"):
+        assert (killed / found.name / name).read_bytes() == (whole / found.name / name).read_bytes()
+    assert not list(killed.rglob("*.part"))
+
+
+@pytest.mark.parametrize("kind", ["search", "train"])
+def test_checkpoint_between_an_epochs_last_step_and_its_row(finished, monkeypatch, tmp_path, kind):
+    def ask():
+        return do_search() if kind == "search" else runs.train(tiny(), Genotype.published("DARTS_V2", 2), device="cpu", quiet=True)
+
+    expected = ask()
+    steps = 3 if kind == "search" else expected.result["steps"] // 3
+    monkeypatch.setenv("SSWP_RUNS", str(tmp_path / "other"))
+    monkeypatch.setattr(runs, "CHECKPOINT_SECONDS", -1.0)
+    with monkeypatch.context() as patch:
+        stop_at(patch, Search if kind == "search" else Training, steps)
+        with pytest.raises(Stop):
+            ask()
+    (folder,) = runs.root().glob("*/checkpoints")
+    files.checkpoints(folder)[0].unlink()  # that of the next epoch's beginning
+    assert plain(ask()) == plain(expected)
+
+
+def test_interrupted_training_ends_as_an_uninterrupted_one(finished, runs_folder, tmp_path, monkeypatch):
+    config = tiny(train__init="concomitant", train__evaluate_every=1, train__drop_path=0.2, train__calibrate=True)
+    monkeypatch.setattr(runs, "CHECKPOINT_SECONDS", -1.0)
+    expected = runs.train(config, finished, device="cpu", quiet=True)
+    content = (runs_folder / expected.name / "weights.safetensors").read_bytes()
+    (runs_folder / expected.name).rename(tmp_path / "put away")
+    for count in random.Random(1).sample(range(1, expected.result["steps"] // 2 + 1), 2):
+        with monkeypatch.context() as patch:
+            stop_at(patch, Training, count)
+            with pytest.raises(Stop):
+                runs.train(config, finished, device="cpu", quiet=True)
+    found = runs.train(config, finished, device="cpu", quiet=True)
+    assert found.provenance["resumed"] == 2
+    assert plain(found) == plain(expected)
+    assert (runs_folder / found.name / "weights.safetensors").read_bytes() == content
+
+
+def test_loss_that_is_not_finite_leaves_the_last_good_checkpoint(finished, monkeypatch, tmp_path):
+    monkeypatch.setenv("SSWP_RUNS", str(tmp_path / "other"))
+    loss = Search.loss
+
+    def broken(self, *args):
+        value, metrics = loss(self, *args)
+        return value * (math.nan if (self.epoch, self.step) == (1, 1) else 1.0), metrics
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Search, "loss", broken)
+        with pytest.raises(RunError, match=r"epoch 1.*step 1") as caught:
+            do_search()
+    assert "\n" not in str(caught.value) and "lr" in str(caught.value)
+    assert not list(runs.root().glob("*/record.json"))
+    assert plain(do_search()) == plain(finished)  # goes on from the end of epoch 0
+    assert runs.find("search").provenance["resumed"] == 1
+
+
+def test_damaged_checkpoint_is_reported_and_the_run_goes_on_from_the_older(finished, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("SSWP_RUNS", str(tmp_path / "other"))
+    newest, older = files.checkpoints(interrupted(monkeypatch, tiny(), 5))
+    newest.write_bytes(newest.read_bytes()[:-30])
+    found = do_search()
+    err = capsys.readouterr().err
+    assert repr(str(newest)) in err and repr(str(older)) not in err and "taken up" in err
+    assert plain(found) == plain(finished)
+
+
+def test_no_whole_checkpoint_is_an_error_not_a_new_start(runs_folder, monkeypatch):
+    folder = interrupted(monkeypatch, tiny(), 3)
+    for path in files.checkpoints(folder):
+        path.write_bytes(b"")
+    with pytest.raises(RunError, match="none of the 2 checkpoints"):
+        do_search()
+    assert len(files.checkpoints(folder)) == 2
+
+
+def test_foreign_checkpoint_is_refused(finished, runs_folder, monkeypatch, capsys):
+    folder = interrupted(monkeypatch, tiny(seed=1), 3)
+    other = runs_folder / name_of(tiny(seed=2)) / "checkpoints"
+    other.mkdir(parents=True)
+    for path in files.checkpoints(folder):
+        (other / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(RunError, match="none of"):
+        do_search(seed=2)
+    assert f"it belongs to run {name_of(tiny(seed=1))}" in capsys.readouterr().err
