@@ -31,9 +31,7 @@ def digits(config) -> ImageData:
 @pytest.fixture(scope="session")
 def data(digits) -> ImageData:
     """The first 160 training and 50 test images of the digits."""
-    return replace(
-        digits, train=digits.train[:160], train_labels=digits.train_labels[:160], test=digits.test[:50], test_labels=digits.test_labels[:50]
-    )
+    return replace(digits, train=digits.train[:160], train_labels=digits.train_labels[:160], test=digits.test[:50], test_labels=digits.test_labels[:50])
 
 
 @pytest.fixture

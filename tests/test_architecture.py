@@ -69,7 +69,9 @@ def test_figures_tables_and_claims_read_records_never_models(name):
     found = {module for module in imports(PACKAGE / "lab" / f"{name}.py") if not module.startswith("sswp_lib.config")}
     models = {"SuperNet", "Network", "Search", "Training"}
     assert not {module for module in found if module.split(".")[0] in ("torch", "torchvision") or module.split(".")[-1] in models}
-    assert not {".".join(parts) for parts in own(PACKAGE / "lab" / f"{name}.py") if parts[:2] in (["space", "supernet"], ["space", "network"], ["learn", "search"], ["learn", "train"])}
+    assert not {
+        ".".join(parts) for parts in own(PACKAGE / "lab" / f"{name}.py") if parts[:2] in (["space", "supernet"], ["space", "network"], ["learn", "search"], ["learn", "train"])
+    }
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)

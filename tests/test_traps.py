@@ -160,7 +160,7 @@ def test_the_cosine_has_one_unit_and_the_configuration_names_it(config, data):
         for loop in (Search(changed, data), Training(changed, data, DARTS)):
             rates = {loop.optimizer.param_groups[0]["lr"] for progress in loop.advance() if progress.row is None}
             assert len(rates) == (3 if schedule == "epoch" else 3 * loop.num_steps)
-    with pytest.raises(InputError, match="search.schedule"):
+    with pytest.raises(InputError, match=r"search.schedule"):
         config.changed(**{"search.schedule": "batch"})
 
 

@@ -40,7 +40,7 @@ def paired(with_it: Sequence[float], without: Sequence[float]) -> Effect:
 
 def concomitant_beats_random(best: pd.DataFrame) -> Effect:
     """Section 4.4, Figure 5: concomitant minus random start, points of test accuracy, paired by seed."""
-    wide = best.pivot(index="seed", columns="init", values="test").dropna()
+    wide = best.pivot(index="seed", columns="init", values="test")[["concomitant", "random"]].dropna()
     return paired(wide["concomitant"], wide["random"])
 
 

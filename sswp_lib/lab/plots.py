@@ -16,7 +16,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from sswp_lib.config import Search
-from sswp_lib.lab.runs import Record
+from sswp_lib.lab.records import Record
 from sswp_lib.lab.tables import INITS, figures_folder
 from sswp_lib.learn.phases import PHASES, phase, pruning_epochs
 from sswp_lib.space import CANDIDATES, Genotype, reduction_cells

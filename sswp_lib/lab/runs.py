@@ -9,25 +9,19 @@ uninterrupted one: everything in its record but `provenance`, and its weights.
 from __future__ import annotations
 
 import json
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, ValidationError
-from torch import Tensor
 
-from sswp_lib.config import Config, InputError, digest, home, one_line, suggest
-from sswp_lib.lab import files
+from sswp_lib.config import Config, InputError, RunError, digest
+from sswp_lib.lab import files, records
 from sswp_lib.lab.progress import Line, duration
+from sswp_lib.lab.records import Record, environment, everything, find, root
 from sswp_lib.learn.data import fingerprint, load
 from sswp_lib.learn.footprint import step_memory
 from sswp_lib.learn.loop import Loop
@@ -37,39 +31,8 @@ from sswp_lib.space import Genotype
 
 FORMAT = 1  # of records; part of every name
 CHECKPOINT_SECONDS = 60.0  # between checkpoints within an epoch; each epoch's end has one anyway
-KINDS = ("search", "train", "memory")
 
-
-class Record(BaseModel):
-    """A finished run, as plain data. `provenance` says where, when and with what; the rest is the same wherever it is redone."""
-
-    model_config = ConfigDict(frozen=True)
-    name: str
-    kind: str
-    config: dict[str, Any]
-    seed: int
-    source: dict[str, Any] = {}
-    history: list[dict[str, Any]] = []
-    result: dict[str, Any]
-    weights_sha256: str | None = None
-    provenance: dict[str, Any]
-
-    @cached_property
-    def genotype(self) -> Genotype:
-        """The genotype found, or trained."""
-        plain = self.result.get("genotype") or self.source.get("genotype")
-        if plain is None:
-            raise InputError(f"run {self.name} is a {self.kind} measurement without a genotype; give a search or a training")
-        return Genotype.model_validate(plain)
-
-    def weights(self) -> dict[str, Tensor]:
-        """The run's weights: concomitant ones of a search, trained ones of a training."""
-        return files.read_weights(root() / self.name / "weights.safetensors", self.weights_sha256)
-
-
-def root() -> Path:
-    """Return the folder of all runs: $SSWP_RUNS, or runs/ in the project."""
-    return Path(os.environ.get("SSWP_RUNS") or home() / "runs")
+__all__ = ["Record", "default_device", "everything", "find", "memory", "root", "search", "train"]
 
 
 def default_device() -> str:
@@ -162,7 +125,10 @@ def _run(kind: str, plain: dict[str, Any], source: dict[str, Any], make: Callabl
         return found
     with _locked(folder, line):
         found = _finished(folder)
-        return found or _carry_out(folder, kind, plain, source, make(), line, tensorboard)
+        try:
+            return found or _carry_out(folder, kind, plain, source, make(), line, tensorboard)
+        except torch.OutOfMemoryError:
+            raise RunError(f"{folder.name} ran out of the device's memory; lower {kind}.batch_size, or choose another --device") from None
 
 
 @contextmanager
@@ -186,15 +152,7 @@ def _locked(folder: Path, line: Line) -> Iterator[None]:
 
 def _finished(folder: Path) -> Record | None:
     path = folder / "record.json"
-    return _read_record(path) if path.is_file() else None
-
-
-def _read_record(path: Path) -> Record:
-    """Return a finished run's record; InputError names the file and what is wrong in it."""
-    try:
-        return Record.model_validate(files.read_json(path))
-    except ValidationError as error:
-        raise InputError(f"{str(path)!r} is not a record: {one_line(error)}; remove it to have it made anew") from None
+    return records.read(path) if path.is_file() else None
 
 
 def _carry_out(folder: Path, kind: str, plain: dict[str, Any], source: dict[str, Any], loop: Loop, line: Line, tensorboard: bool) -> Record:
@@ -251,24 +209,6 @@ def _write_record(folder, kind, plain, source, history, result, weights, device,
     return record
 
 
-def environment(device: str) -> dict[str, Any]:
-    """Return versions, device, machine and git commit: what a record says of where it was made."""
-    packages = {name: version(name) for name in ("torch", "torchvision", "kornia", "numpy")}
-    hardware = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
-    try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=home(), capture_output=True, text=True, timeout=10).stdout.strip() or None
-    except OSError:
-        commit = None
-    return {
-        "python": platform.python_version(),
-        **packages,
-        "device": device,
-        "hardware": hardware,
-        "commit": commit,
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-
-
 def _tensorboard(folder: Path):
     try:
         from torch.utils.tensorboard import SummaryWriter
@@ -282,22 +222,3 @@ def _to_tensorboard(board, row: dict[str, Any]) -> None:
         if isinstance(value, int | float) and name != "epoch":
             board.add_scalar(name, value, row["epoch"])
     board.flush()
-
-
-def everything() -> list[Record]:
-    """Return all finished runs, by name."""
-    return [_read_record(path) for path in sorted(root().glob("*/record.json"))]
-
-
-def find(name: str) -> Record:
-    """Return the finished run of that name, or the one whose name begins so."""
-    names = [path.parent.name for path in sorted(root().glob("*/record.json"))]
-    matches = [n for n in names if n == name] or [n for n in names if n.startswith(name)]
-    if len(matches) != 1:
-        problem = (
-            f"{len(matches)} runs begin with {name!r}: {', '.join(matches)}"
-            if matches
-            else f"no finished run {name!r}{suggest(name, names) if names else '; none is finished yet'}"
-        )
-        raise InputError(problem)
-    return _read_record(root() / matches[0] / "record.json")

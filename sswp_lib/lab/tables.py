@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from sswp_lib.config import home
-from sswp_lib.lab.runs import Record
+from sswp_lib.lab.records import Record
 
 INITS = {"random": "random", "simclr": "SimCLR pre-trained", "concomitant": "concomitant"}
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from sswp_lib.config import Data, InputError, home
 
 IMAGE_SUFFIXES = {s for s, f in Image.registered_extensions().items() if f in Image.OPEN}
+FINGERPRINT_BYTES = 4 * 2**30  # folders up to this size are told apart by content; ours
 IN_MEMORY_BYTES = 8 * 2**30  # larger sets stay in a memory-mapped file on the host; ours
 
 
@@ -74,11 +75,11 @@ def load(config: Data, device: str | torch.device = "cpu") -> ImageData:
     Raises:
         InputError: an unknown data set, a missing or empty folder, an unreadable image (named), no network.
     """
-    return _load(config.name, config.root, config.image_size, str(device))
+    return _load(config.name, config.root, config.image_size, str(device), fingerprint(config))
 
 
 @lru_cache(maxsize=2)
-def _load(name: str, root: str, size: int, device: str) -> ImageData:
+def _load(name: str, root: str, size: int, device: str, content: str | None) -> ImageData:
     if name == "digits":
         parts = _digits(size)
     elif name in ("cifar10", "cifar100"):
@@ -140,15 +141,28 @@ def folder_of(name: str, root: str) -> Path:
 
 
 def fingerprint(config: Data) -> str | None:
-    """Return a digest of the names and sizes of a folder's files; None for sets of fixed content.
+    """Return a digest of a folder's images; None for sets of fixed content.
 
-    It stands for the path in a run's name: moving the folder keeps the run, changing its images makes another.
+    It stands for the path in a run's name: moving the folder keeps the run, changing an image makes another. Of folders
+    above FINGERPRINT_BYTES only names and sizes are read.
     """
     if config.name in ("digits", "cifar10", "cifar100"):
         return None
     folder = folder_of(config.name, config.root)
-    files = sorted((p.relative_to(folder).as_posix(), p.stat().st_size) for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-    return hashlib.sha256(repr(files).encode()).hexdigest()[:12]
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    stats = [p.stat() for p in found]
+    return _fingerprint(folder, tuple((p.relative_to(folder).as_posix(), s.st_size, s.st_mtime_ns) for p, s in zip(found, stats, strict=True)))
+
+
+@lru_cache(maxsize=8)
+def _fingerprint(folder: Path, listed: tuple[tuple[str, int, int], ...]) -> str:
+    whole = sum(size for _, size, _ in listed) <= FINGERPRINT_BYTES
+    total = hashlib.sha256()
+    for name, size, _ in listed:
+        total.update(repr((name, size)).encode())
+        if whole:
+            total.update((folder / name).read_bytes())
+    return total.hexdigest()[:12]
 
 
 def _folder(folder: Path, size: int):
@@ -199,7 +213,7 @@ def _decode(files: list[Path], size: int) -> Tensor:
     def read(i: int) -> str | None:
         try:
             with Image.open(files[i]) as image:
-                image = image.convert("RGB")
+                image = _rgb(image)
                 if image.size != (size, size):
                     image = _square(image).resize((size, size), Image.Resampling.BILINEAR)
                 images[i] = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
@@ -213,6 +227,12 @@ def _decode(files: list[Path], size: int) -> Tensor:
         more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
         raise InputError(f"cannot read image {broken[0]}{more}; replace or remove it")
     return images
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow's own conversion would cut off at 255
+        image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    return image.convert("RGB")
 
 
 def _square(image: Image.Image) -> Image.Image:

@@ -43,7 +43,7 @@ class Loop:
     """Runs `num_epochs` epochs of `num_steps` steps; subclasses say what a step is.
 
     Attributes:
-        epoch, step: what comes next. history: one row for each finished epoch.
+        epoch, step: what comes next. lr: of the last step. history: one row for each finished epoch.
     """
 
     num_epochs: int
@@ -52,6 +52,7 @@ class Loop:
     def __init__(self, config: Config):
         self.config = config
         self.epoch = self.step = 0
+        self.lr = math.nan
         self.history: list[dict[str, Any]] = []
         self._sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])  # metric -> sum, count
         self._unread: list[tuple[str, Tensor]] = []
@@ -81,7 +82,7 @@ class Loop:
                 self.step += 1
                 yield self._progress()
             self.read_metrics()
-            row = {"epoch": self.epoch, **{k: s / n for k, (s, n) in self._sums.items()}, **self.end_epoch()}
+            row = {"epoch": self.epoch, **{k: s / n for k, (s, n) in self._sums.items()}, "lr": self.lr, **self.end_epoch()}
             self.history.append(row)
             self._sums.clear()
             progress = self._progress(row)
@@ -118,20 +119,20 @@ class Loop:
     def state(self) -> dict[str, Any]:
         """Return everything that going on needs, as tensors and plain data."""
         self.read_metrics()
-        return {"epoch": self.epoch, "step": self.step, "history": self.history, "sums": dict(self._sums)}
+        return {"epoch": self.epoch, "step": self.step, "lr": self.lr, "history": self.history, "sums": dict(self._sums)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up a state that `state` gave."""
-        self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]
+        self.epoch, self.step, self.lr, self.history = state["epoch"], state["step"], state["lr"], state["history"]
         self._sums.clear()
         self._sums.update(state["sums"])
 
     def set_lr(self, optimizer: torch.optim.Optimizer, lr: float, min_lr: float, schedule: str) -> None:
         """Cosine from lr to min_lr over the run, advancing by epoch or by step."""
         done = self.epoch if schedule == "epoch" else self.epoch + self.step / self.num_steps
-        now = min_lr + (lr - min_lr) * (1 + math.cos(math.pi * done / self.num_epochs)) / 2
+        self.lr = min_lr + (lr - min_lr) * (1 + math.cos(math.pi * done / self.num_epochs)) / 2
         for group in optimizer.param_groups:
-            group["lr"] = now
+            group["lr"] = self.lr
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, names: dict[str, nn.Parameter]) -> dict[str, dict[str, Tensor]]:

@@ -7,6 +7,7 @@ convention), as `torch.utils.flop_counter` finds them while the network runs.
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Callable
 
@@ -61,6 +62,7 @@ def peak_memory(step: Callable[[], object], device: torch.device | str = "cpu") 
         step()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler announces itself on every use
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         step()
     events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]

@@ -68,6 +68,9 @@ class Objective(nn.Module):
     def follow(self, model: nn.Module) -> None:
         """Called after each weight step."""
 
+    def prune_as(self, model: nn.Module) -> None:
+        """Called after cells of the model were pruned."""
+
     def forward(self, model, views: list[Tensor], labels: Tensor | None, *extra) -> tuple[Tensor, dict[str, Tensor]]:
         raise NotImplementedError
 
@@ -117,7 +120,7 @@ class BYOL(Objective):
         self.ema = ema
         self.projection_dim = projection_dim
         width = 2 * projection_dim
-        self.predictor = nn.Sequential(nn.Linear(projection_dim, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, projection_dim))
+        self.predictor = nn.Sequential(nn.Linear(projection_dim, width), nn.BatchNorm1d(width, track_running_stats=False), nn.ReLU(), nn.Linear(width, projection_dim))
         self.target: nn.Module | None = None
 
     def head(self, num_features: int, num_classes: int) -> nn.Module:
@@ -128,10 +131,11 @@ class BYOL(Objective):
 
     @torch.no_grad()
     def follow(self, model: nn.Module) -> None:
-        if hasattr(model, "present") and not torch.equal(model.present, self.target.present):
-            self.target.prune_as(model.present)
         own, new = dict(self.target.named_parameters()), dict(model.named_parameters())
         torch._foreach_lerp_(list(own.values()), [new[name] for name in own], 1 - self.ema)
+
+    def prune_as(self, model: nn.Module) -> None:
+        self.target.prune_as(model.present)
 
     def forward(self, model, views, labels, *extra):
         """`accuracy` is that of a contrast between predictions and targets: the share of right nearest neighbours."""

@@ -36,7 +36,8 @@ class Search(Loop):
     def __init__(self, config: Config, data: ImageData, device: torch.device | str = "cpu"):
         super().__init__(config)
         self.settings, self.data, self.device = config.search, data, torch.device(device)
-        self.objective = build(self.settings.objective, config, self.settings.temperature)
+        with seeded(config.seed, "objective"):
+            self.objective = build(self.settings.objective, config, self.settings.temperature)
         if self.objective.needs_labels:
             data.labels(f"a search with the {self.settings.objective} objective")
         self.weights_half, self.alpha_half = halves(len(data.train), data.train_labels, config.seed)
@@ -76,7 +77,7 @@ class Search(Loop):
         """Prune one cell and make the optimiser forget what was dropped: weights, gradients, momentum."""
         s = self.settings
         self.supernet.prune(cell, s.edges, s.max_skips, s.max_pools)
-        self.objective.follow(self.supernet)
+        self.objective.prune_as(self.supernet)
         self._forget_dropped()
 
     def _forget_dropped(self) -> None:
@@ -139,7 +140,6 @@ class Search(Loop):
         when = pruning_epochs(self.settings, self.supernet.num_cells)
         return {
             "phase": self.phase,
-            "lr": self.optimizer.param_groups[0]["lr"],
             "entropy": entropy(alpha, present),
             "shares": operation_shares(alpha),
             "best": self.supernet.kept_paths().active.tolist(),
@@ -161,7 +161,7 @@ class Search(Loop):
     def restore(self, state: dict[str, Any]) -> None:
         super().restore(state)
         self.supernet.prune_as(state["supernet"]["present"])
-        self.objective.follow(self.supernet)
+        self.objective.prune_as(self.supernet)
         self.supernet.load_state_dict(state["supernet"])
         self.objective.load_state_dict(state["objective"])
         self._forget_dropped()

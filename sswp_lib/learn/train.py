@@ -118,7 +118,7 @@ class Training(Loop):
         return {"phase": self.settings.init if self.objective.needs_labels else "pre-training"}
 
     def end_epoch(self) -> dict[str, Any]:
-        row: dict[str, Any] = {"lr": self.optimizer.param_groups[0]["lr"]}
+        row: dict[str, Any] = {}
         every = self.settings.evaluate_every
         if every and (self.epoch + 1) % every == 0 and len(self.validation_index):
             row["validation"] = self.evaluate("validation")

@@ -19,7 +19,7 @@ from torch import Tensor
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from kornia.color import rgb_to_grayscale
-    from kornia.enhance import adjust_brightness, adjust_contrast_with_mean_subtraction, adjust_hue, adjust_saturation_with_gray_subtraction
+    from kornia.enhance import adjust_brightness_accumulative, adjust_contrast_with_mean_subtraction, adjust_hue, adjust_saturation_with_gray_subtraction
     from kornia.filters import gaussian_blur2d
 
 from sswp_lib.config import Views
@@ -119,7 +119,7 @@ def jitter(x: Tensor, factors: Tensor, order: Tensor) -> Tensor:
 
 
 _COLOUR_CHANGES = (
-    adjust_brightness,
+    adjust_brightness_accumulative,
     adjust_contrast_with_mean_subtraction,
     adjust_saturation_with_gray_subtraction,
     lambda x, turn: adjust_hue(x, turn * 2 * math.pi).clamp(0, 1),

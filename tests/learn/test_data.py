@@ -60,7 +60,7 @@ def test_labels_per_class():
     more, _ = training_subset(LABELS, 0.2, 1.0, 5, seed=0)
     assert per_class(few).tolist() == [2] * 10 and per_class(more).tolist() == [5] * 10
     assert set(few.tolist()) < set(more.tolist())
-    with pytest.raises(InputError, match="50 labels per class.*26 training images left"):
+    with pytest.raises(InputError, match=r"50 labels per class.*26 training images left"):
         training_subset(LABELS, 0.2, 1.0, 50, seed=0)
 
 
@@ -154,7 +154,7 @@ def test_a_folder_without_classes_has_no_labels(tmp_path):
     found = folder(tmp_path)
     assert found.train.shape == (2, 3, 8, 8) and found.classes == ()
     assert found.train_labels is found.test is found.test_labels is None
-    with pytest.raises(InputError, match="the probe needs labels.*train/<class>/"):
+    with pytest.raises(InputError, match=r"the probe needs labels.*train/<class>/"):
         found.labels("the probe")
     with pytest.raises(InputError, match="no labelled test images"):
         found.test_set()
@@ -188,7 +188,7 @@ def test_a_truncated_image_is_named(tmp_path):
 
 
 def test_missing_and_empty_folders(tmp_path):
-    with pytest.raises(InputError, match="no folder.*nowhere.*train/<class>"):
+    with pytest.raises(InputError, match=r"no folder.*nowhere.*train/<class>"):
         folder(tmp_path / "nowhere")
     with pytest.raises(InputError, match="no images in"):
         folder(tmp_path)

@@ -317,7 +317,7 @@ def test_supervised_search_needs_labels(config, data):
 
 
 def test_a_batch_larger_than_a_half_is_refused(config, data):
-    with pytest.raises(InputError, match="batch_size 90 is larger than the .* images that each half"):
+    with pytest.raises(InputError, match=r"batch_size 90 is larger than the .* images that each half"):
         Search(config.changed(**{"search.batch_size": 90}), data)
 
 

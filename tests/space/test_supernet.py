@@ -34,7 +34,7 @@ def test_channels_and_maps(stem):
 
 
 def test_unknown_stem_is_refused():
-    with pytest.raises(InputError, match="'tiny'.*cifar, imagenet"):
+    with pytest.raises(InputError, match=r"'tiny'.*cifar, imagenet"):
         SuperNet(4, 3, stem="tiny")
 
 
@@ -73,7 +73,7 @@ def test_at_pruned_edges_only_the_kept_one_runs(supernet, images, g, edges):
     kept = supernet.prune(0, edges)
     two = sample_two_paths(supernet.alpha, supernet.present, g)
     ran = calls_of(supernet, images, two)
-    assert {(e, CANDIDATES[k]): n for (c, e, k), n in ran.items() if c == 0} == {entry: 1 for entry in kept.items()}
+    assert {(e, CANDIDATES[k]): n for (c, e, k), n in ran.items() if c == 0} == dict.fromkeys(kept.items(), 1)
     assert sum(n for (c, _, _), n in ran.items() if c == 1) == 28
 
 
@@ -145,7 +145,7 @@ def test_a_cell_is_pruned_once(supernet):
     assert searching_edges(supernet.present).any(-1).tolist() == [True, True, False]
     with pytest.raises(InputError, match="cell 2 is pruned already"):
         supernet.prune(2)
-    with pytest.raises(InputError, match="'both'.*all, top2"):
+    with pytest.raises(InputError, match=r"'both'.*all, top2"):
         supernet.prune(0, "both")
 
 
