@@ -208,8 +208,8 @@ PLAIN_VIEWS = {"flip": False, "jitter_p": 0.0, "grey_p": 0.0, "blur_p": 0.0}
 
 DATA_DEFAULTS: dict[str, dict[str, Any]] = {
     # a digit is not its mirror image and has no colour; mild crops, or a digit is lost; all ours. At their own 8x8 pixels contrast
-    # finds far better features in far less time than on digits enlarged to 16x16 (two labels a class: 79 % against 66 %).
-    "digits": {"data.image_size": 8, "data.views.crop_scale": (0.5, 1.0), **{f"data.views.{k}": v for k, v in PLAIN_VIEWS.items()}, "data.views.rotation": 15.0, "train.cutout": 0, "train.shift": 1},
+    # finds far better features in far less time than on digits enlarged to 16x16 (linear probe on two labels a class: 74 % against 66 %).
+    "digits": {"data.image_size": 8, "data.views.crop_scale": (0.8, 1.0), **{f"data.views.{k}": v for k, v in PLAIN_VIEWS.items()}, "data.views.rotation": 15.0, "train.cutout": 0, "train.shift": 0},
     "tiny-imagenet": {"data.image_size": 64},
     "imagenet": {
         "data.image_size": 224, "model.stem": "imagenet", "model.init_channels": 48, "model.num_cells": 14,
@@ -229,9 +229,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "train.epochs": 6, "train.batch_size": 20, "train.labels_per_class": 2, "train.validation": 0.2,
     },
     "quick": {
-        **_SMALL, "data.name": "digits", "model.init_channels": 8, "model.num_cells": 5, "model.projection_dim": 64,
-        "search.epochs": 100, "search.batch_size": 32, "search.lr": 0.1, "search.min_lr": 0.03, "search.alpha_lr": 0.02,
-        "search.temperature": 0.5, "search.ratios": (0.1, 0.2, 0.7),  # small and short: most steps must see fixed cells
+        **_SMALL, "data.name": "digits", "model.init_channels": 8, "model.num_cells": 3, "model.projection_dim": 64,
+        "search.epochs": 130, "search.batch_size": 64, "search.lr": 0.1, "search.alpha_lr": 0.02, "search.temperature": 0.5,
+        # Short, so most steps must see fixed cells. Tried with 5 cells, whose last is fixed when hardly any learning rate is left: linear
+        # probe on two labels a class 59 % against 72 %; with a final learning rate of 0.03 besides, 55 to 60 %.
+        "search.ratios": (0.1, 0.2, 0.7),
         "train.epochs": 60, "train.batch_size": 20, "train.labels_per_class": 2, "train.validation": 0.2, "train.calibrate": True,
     },
     "cifar": {
