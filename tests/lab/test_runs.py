@@ -32,7 +32,7 @@ def another(config: Config, setting: str):
     elif isinstance(value, bool):
         new = not value
     else:
-        new = value + 2 if isinstance(value, int) else value * 0.5 + 0.01
+        new = value + 2 if isinstance(value, int) else value * 0.5 + 0.0123
     return config.changed(**{setting: new})
 
 
