@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from scipy import stats
 
 from sswp_lib.config import Search
 from sswp_lib.lab.records import Record
@@ -82,7 +83,7 @@ def search_curves(record: Record) -> Figure:
         axes.set_xlabel("epoch")
     loss.set_ylabel("loss (nats)")
     accuracy.set_ylabel("contrastive accuracy (%)" if config.objective != "supervised" else "accuracy (%)")
-    loss.legend(loc="lower left", fontsize=7)
+    loss.legend(loc="upper right", bbox_to_anchor=(1, 0.93), fontsize=7)
     return figure
 
 
@@ -120,7 +121,7 @@ def entropy_map(record: Record) -> Figure:
 
 def operation_shares(record: Record) -> Figure:
     """Mean probability of each candidate over all edges, and how often each stands in the genotype found."""
-    figure, (over_time, found) = plt.subplots(1, 2, figsize=(WIDTH, 2.8), width_ratios=(3, 2))
+    figure, (over_time, found) = plt.subplots(1, 2, figsize=(WIDTH, 3.1), width_ratios=(3, 2))
     epochs = [row["epoch"] + 1 for row in record.history]
     for i, name in enumerate(CANDIDATES):
         over_time.plot(epochs, [100 * row["shares"][i] for row in record.history], color=OPERATION_COLOURS[name], ls=OPERATION_DASHES[name], label=name)
@@ -129,7 +130,8 @@ def operation_shares(record: Record) -> Figure:
     found.barh(list(counts), list(counts.values()), color=[OPERATION_COLOURS[name] for name in counts])
     found.invert_yaxis()
     found.set(xlabel="edges of the genotype")
-    over_time.legend(fontsize=6, ncols=2)
+    found.xaxis.get_major_locator().set_params(integer=True)
+    figure.legend(*over_time.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=7, frameon=False)
     return figure
 
 
@@ -158,7 +160,7 @@ def fine_tuning(best: pd.DataFrame, preset: str) -> Figure:
         axes.plot(range(len(inits)), row, color="0.7", lw=0.8, marker=".", zorder=1)
     for place, init in enumerate(inits):
         values = wide[init]
-        half = 1.96 * values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else 0
+        half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else 0
         axes.errorbar(place, values.mean(), yerr=half, color=INIT_COLOURS[init], marker="o", ms=7, capsize=4, lw=2, zorder=2)
         axes.annotate(f"{values.mean():.1f}", (place, values.mean()), xytext=(9, 0), textcoords="offset points", va="center", color=INIT_COLOURS[init], weight="bold")
     axes.set_xticks(range(len(inits)), [INITS[init] for init in inits])
@@ -223,7 +225,7 @@ def genotype(found: Genotype, cells: Sequence[int] | None = None, columns: int =
     """Draw cells of a genotype side by side: by graphviz, or by matplotlib where the program `dot` is missing."""
     cells = list(range(found.num_cells)) if cells is None else list(cells)
     lines = math.ceil(len(cells) / columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(WIDTH * 1.6, 2.3 * lines), squeeze=False)
+    figure, axes = plt.subplots(lines, columns, figsize=(WIDTH * 1.6, 1.8 * lines), squeeze=False)
     for a in axes.flat:
         a.axis("off")
     for a, cell in zip(axes.flat, cells, strict=False):
