@@ -179,7 +179,7 @@ def learning_rates(runs: pd.DataFrame) -> Figure:
     rates = sorted(runs["lr"].unique())
     axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
     axes.minorticks_off()
-    axes.legend(title="mean and sd over seeds")
+    figure.legend(title="mean and sd over seeds", loc="outside right center", frameon=False)
     return figure
 
 
