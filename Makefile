@@ -10,7 +10,6 @@ reproduce: setup
 
 test: setup
 	$(BIN)/python -m pytest
-	SSWP_RUNS=$$(mktemp -d) $(BIN)/sswp reproduce --preset smoke
 
 lab: setup
 	$(BIN)/jupyter lab

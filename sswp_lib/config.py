@@ -34,7 +34,8 @@ def suggest(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" or "; expected one of ..." for a name that is not among `known`."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else f"; expected one of {', '.join(known)}"
+    more = ", ..." if len(known) > 12 else ""
+    return f"; did you mean {near[0]!r}?" if near else f"; expected one of {', '.join(known[:12])}{more}"
 
 
 def one_line(error: ValidationError) -> str:

@@ -53,5 +53,6 @@ def parameters(preset: str, data: str | None, seeds: int | None) -> dict[str, st
 def execute(source: Path, target: Path, given: dict[str, str]) -> bool:
     """Run one notebook in a process of its own; the executed copy is written as it goes on. Returns whether it ended well."""
     options = [word for name, value in given.items() for word in ("-p", name, value)]
-    command = [sys.executable, "-m", "papermill", str(source), str(target), *options, "--cwd", str(home()), "--log-output", "--no-progress-bar", "--stderr-file", "/dev/stderr"]
+    bar = "--progress-bar" if sys.stderr.isatty() else "--no-progress-bar"
+    command = [sys.executable, "-m", "papermill", str(source), str(target), *options, "--cwd", str(home()), bar]
     return subprocess.run(command, check=False).returncode == 0
