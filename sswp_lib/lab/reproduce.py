@@ -54,5 +54,5 @@ def execute(source: Path, target: Path, given: dict[str, str]) -> bool:
     """Run one notebook in a process of its own; the executed copy is written as it goes on. Returns whether it ended well."""
     options = [word for name, value in given.items() for word in ("-p", name, value)]
     bar = "--progress-bar" if sys.stderr.isatty() else "--no-progress-bar"
-    command = [sys.executable, "-m", "papermill", str(source), str(target), *options, "--cwd", str(home()), bar]
-    return subprocess.run(command, check=False).returncode == 0
+    command = [sys.executable, "-m", "papermill", str(source.relative_to(home())), str(target.relative_to(home())), *options, bar]
+    return subprocess.run(command, cwd=home(), check=False).returncode == 0
