@@ -66,7 +66,7 @@ def train(
     given = parse_settings(settings or [])
     start = resolve(source, given.get("model.num_cells", PRESETS.get(preset, {}).get("model.num_cells", 20)))
     few = {"train.labels": labels, "train.labels_per_class": None} if labels is not None else {}
-    config = load_config(preset, data or from_run(start, preset, "name"), seed, {**model_of(start), "train.init": init, **few, **given})
+    config = load_config(preset, data or data_of(start), seed, {**model_of(start), "train.init": init, **few, **given})
     print_record(runs.train(config, start, weights, checked_device(device), quiet, tensorboard))
 
 
@@ -149,9 +149,9 @@ def model_of(source) -> dict[str, object]:
     return {**model, "data.image_size": source.config["data"]["image_size"]}
 
 
-def from_run(source, preset: str, key: str) -> str | None:
+def data_of(source) -> str | None:
     """Return the data set that a search was made on; None for a genotype or a folder, whose path a record does not keep."""
-    name = source.config["data"].get(key) if hasattr(source, "config") else None
+    name = source.config["data"].get("name") if hasattr(source, "config") else None
     if name == "folder":
         raise InputError("that search was made on a folder of images; say which with --data folder:PATH")
     return name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Sequence
@@ -49,12 +48,9 @@ def phases(config: Search, num_cells: int) -> Figure:
     """Figure 3: the phases of a search, and how long each cell goes on searching."""
     figure, axes = plt.subplots(figsize=(WIDTH, 1.2 + 0.16 * num_cells))
     ends = pruning_epochs(config, num_cells)
-    parts = [phase(epoch, config) for epoch in range(config.epochs)]
-    for name in PHASES:
-        epochs = [e for e, p in enumerate(parts) if p == name]
-        if epochs:
-            axes.axvspan(epochs[0], epochs[-1] + 1, color=PHASE_COLOURS[name], alpha=0.25, lw=0)
-            axes.text((epochs[0] + epochs[-1] + 1) / 2, -1.1, name, ha="center", va="center")
+    for name, (start, end) in _spans(config).items():
+        axes.axvspan(start, end, color=PHASE_COLOURS[name], alpha=0.25, lw=0)
+        axes.text((start + end) / 2, -1.1, name, ha="center", va="center")
     for cell, end in ends.items():
         axes.barh(cell, end, color=COLOURS[0], height=0.6, label="searching" if cell == 0 else None)
         axes.barh(cell, config.epochs - end, left=end, color=COLOURS[2], height=0.6, hatch="///", edgecolor="white", label="pruned" if cell == 0 else None)
@@ -63,6 +59,12 @@ def phases(config: Search, num_cells: int) -> Figure:
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22 - 0.5 / num_cells), ncols=2, frameon=False)
     axes.grid(False)
     return figure
+
+
+def _spans(config: Search) -> dict[str, tuple[int, int]]:
+    """Return {phase: (its first epoch, the one after its last)} of the phases that occur."""
+    epochs = {name: [e for e in range(config.epochs) if phase(e, config) == name] for name in PHASES}
+    return {name: (found[0], found[-1] + 1) for name, found in epochs.items() if found}
 
 
 def search_curves(record: Record) -> Figure:
@@ -88,11 +90,8 @@ def search_curves(record: Record) -> Figure:
 
 
 def _shade(axes, config: Search, num_cells: int) -> None:
-    parts = [phase(epoch, config) for epoch in range(config.epochs)]
-    for name in PHASES:
-        epochs = [e for e, p in enumerate(parts) if p == name]
-        if epochs:
-            axes.axvspan(epochs[0], epochs[-1] + 1, color=PHASE_COLOURS[name], alpha=0.15, lw=0)
+    for name, (start, end) in _spans(config).items():
+        axes.axvspan(start, end, color=PHASE_COLOURS[name], alpha=0.15, lw=0)
     for epoch in pruning_epochs(config, num_cells).values():
         axes.plot([epoch], [0.97], marker="v", ms=5, color="0.2", transform=axes.get_xaxis_transform(), clip_on=False)
     axes.set_xlim(0, config.epochs)
@@ -266,5 +265,5 @@ def _draw_plainly(axes, found: Genotype, cell: int) -> None:
 def save_cells(found: Genotype, name: str, preset: str) -> Path:
     """Write the genotype's JSON beside its drawing; returns the path."""
     path = figures_folder(preset) / f"{name}.json"
-    path.write_text(json.dumps({"cells": found.cells}) + "\n")
+    path.write_text(found.to_json() + "\n")
     return path

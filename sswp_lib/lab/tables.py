@@ -5,6 +5,7 @@ Every table carries: paper | measured mean ± sd (n seeds) | preset.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def summary(record: Record) -> pd.DataFrame:
     views = 2 * record.config["search"]["batch_size"]
     rows = {
         "images, unlabelled": result["images"],
-        f"contrastive loss at chance, log({views} - 1)": round(_chance(views), 3),
+        f"contrastive loss at chance, log({views} - 1)": round(math.log(views - 1), 3),
         "contrastive loss, last epoch": round(last["loss"], 3),
         "contrastive accuracy, last epoch (%)": round(100 * last["accuracy"], 1),
         "contrastive accuracy of supernet and of exported network (%)": f"{100 * result['supernet']['accuracy']:.1f} and {100 * result['exported']['accuracy']:.1f}",
@@ -60,12 +61,6 @@ def summary(record: Record) -> pd.DataFrame:
         "seconds": round(record.provenance["seconds"]),
     }
     return pd.DataFrame({"measured": list(rows), "value": [str(v) for v in rows.values()]})
-
-
-def _chance(views: int) -> float:
-    import math
-
-    return math.log(views - 1)
 
 
 def fine_tuning(records: Sequence[Record]) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sswp_lib.config import InputError
 from sswp_lib.space.cell import CellStack, ProjectionHead, pool
-from sswp_lib.space.genotype import CANDIDATES, EDGE_INDEX, EDGES, Genotype, derive, derive_cell
+from sswp_lib.space.genotype import CANDIDATES, EDGES, Genotype, derive, derive_cell
 from sswp_lib.space.paths import Paths, best_paths, mix, searching_edges
 
 EDGE_CHOICES = ("all", "top2")
@@ -100,7 +100,7 @@ class SuperNet(CellStack):
             keep = {edge: self.candidates[k] for edge, k in enumerate(best)}
         else:
             pairs = derive_cell(self.alpha[cell], max_skips, max_pools, self.candidates)
-            keep = {EDGE_INDEX[source, 2 + position // 2]: name for position, (name, source) in enumerate(pairs)}
+            keep = Genotype(cells=[pairs]).edges(0)
         self._keep(cell, keep)
         return keep
 
