@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +18,22 @@ from torch import Tensor, nn
 
 from sswp_lib.config import InputError
 from sswp_lib.space.genotype import EDGES, NUM_NODES, reduction_cells
-from sswp_lib.space.ops import OPERATIONS, BatchNorm, FactorizedReduce, relu_conv_bn
+from sswp_lib.space.ops import OPERATIONS, BatchNorm, FactorizedReduce, ReLUFirst, relu_conv_bn
 
-Run = Callable[[int, int, nn.ModuleDict, Tensor], Tensor | None]
-"""(cell, edge, the edge's operations by name, input) -> the edge's output, or None where the edge is gone."""
+
+class State(NamedTuple):
+    """A node's map x (N, C, H, W), and its ReLU, with which most operations on the edges that leave the node begin."""
+
+    x: Tensor
+    rectified: Tensor
+
+    def through(self, operation: nn.Module) -> Tensor:
+        """Return operation(x)."""
+        return operation(self.x, self.rectified) if isinstance(operation, ReLUFirst) else operation(self.x)
+
+
+Run = Callable[[int, int, nn.ModuleDict, State], Tensor | None]
+"""(cell, edge, the edge's operations by name, the node it leaves) -> the edge's output, or None where the edge is gone."""
 
 
 class Cell(nn.Module):
@@ -49,9 +62,10 @@ class Cell(nn.Module):
             built = {name: OPERATIONS[name](C, stride, affine, momentum) for name in names}
             self.edges[str(edge)] = nn.ModuleDict(built)
 
-    def forward(self, before_last: Tensor, last: Tensor, run: Callable[[int, nn.ModuleDict, Tensor], Tensor | None]) -> Tensor:
+    def forward(self, before_last: Tensor, last: Tensor, run: Callable[[int, nn.ModuleDict, State], Tensor | None]) -> Tensor:
         """Sum the edges into each node; return the four nodes concatenated, (N, 4C, H', W')."""
-        states = [self.preprocess0(before_last), self.preprocess1(last)]
+        nodes = [self.preprocess0(before_last), self.preprocess1(last)]
+        states = [State(x, F.relu(x)) for x in nodes]  # never in place: the map belongs to other edges too
         node_input: Tensor | None = None
         for edge, (source, node) in enumerate(EDGES):
             operations = self.edges[str(edge)] if str(edge) in self.edges else None
@@ -59,9 +73,11 @@ class Cell(nn.Module):
             if output is not None:
                 node_input = output if node_input is None else node_input + output  # not in place: a skip returns its input
             if source == node - 1:
-                states.append(node_input)
+                nodes.append(node_input)
+                if node < NUM_NODES + 1:  # no edge leaves the last
+                    states.append(State(node_input, F.relu(node_input)))
                 node_input = None
-        return torch.cat(states[-NUM_NODES:], dim=1)
+        return torch.cat(nodes[-NUM_NODES:], dim=1)
 
 
 def _cifar_stem(C: int) -> nn.ModuleList:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sswp_lib.config import InputError
-from sswp_lib.space.cell import CellStack, pool
+from sswp_lib.space.cell import CellStack, State, pool
 from sswp_lib.space.genotype import EDGES, Genotype
 from sswp_lib.space.ops import BatchNorm
 
@@ -81,9 +81,9 @@ class Network(CellStack):
         return self.head(pool(maps[-1])), auxiliary
 
 
-def _run(cell: int, edge: int, operations: nn.ModuleDict, x: Tensor) -> Tensor:
+def _run(cell: int, edge: int, operations: nn.ModuleDict, state: State) -> Tensor:
     (operation,) = operations.values()
-    return operation(x)
+    return state.through(operation)
 
 
 def _dropping(num_cells: int, batch: int, rate: float, generator: torch.Generator | None, device: torch.device):
@@ -91,9 +91,9 @@ def _dropping(num_cells: int, batch: int, rate: float, generator: torch.Generato
     kept = torch.rand(num_cells, len(EDGES), batch, 1, 1, 1, generator=generator) >= rate
     masks = (kept.float() / (1 - rate)).to(device)
 
-    def run(cell: int, edge: int, operations: nn.ModuleDict, x: Tensor) -> Tensor:
+    def run(cell: int, edge: int, operations: nn.ModuleDict, state: State) -> Tensor:
         (operation,) = operations.values()
-        output = operation(x)
+        output = state.through(operation)
         return output if isinstance(operation, nn.Identity) else output * masks[cell, edge].to(output.dtype)
 
     return run

@@ -97,6 +97,17 @@ def relu_conv_bn(C_in: int, C_out: int, affine: bool = True, momentum: float | N
     return nn.Sequential(nn.ReLU(), nn.Conv2d(C_in, C_out, 1, bias=False), BatchNorm(C_out, affine, momentum))
 
 
+class ReLUFirst(nn.Sequential):
+    """Layers of which the first is a ReLU. A cell computes that ReLU once for all edges that leave a node, and hands it in."""
+
+    def forward(self, x: Tensor, rectified: Tensor | None = None) -> Tensor:
+        first, *others = self
+        x = first(x) if rectified is None else rectified
+        for layer in others:
+            x = layer(x)
+        return x
+
+
 def _depthwise_separable(C: int, kernel: int, stride: int, dilation: int, affine: bool, momentum: float | None) -> list[nn.Module]:
     return [
         nn.ReLU(),  # never in place: the input belongs to other edges too
@@ -121,14 +132,14 @@ def _avg_pool(C: int, stride: int, affine: bool, momentum: float | None) -> nn.M
 def _separable(kernel: int) -> Callable[..., nn.Module]:
     def build(C: int, stride: int, affine: bool, momentum: float | None) -> nn.Module:
         first = _depthwise_separable(C, kernel, stride, 1, affine, momentum)
-        return nn.Sequential(*first, *_depthwise_separable(C, kernel, 1, 1, affine, momentum))
+        return ReLUFirst(*first, *_depthwise_separable(C, kernel, 1, 1, affine, momentum))
 
     return build
 
 
 def _dilated(kernel: int) -> Callable[..., nn.Module]:
     def build(C: int, stride: int, affine: bool, momentum: float | None) -> nn.Module:
-        return nn.Sequential(*_depthwise_separable(C, kernel, stride, 2, affine, momentum))
+        return ReLUFirst(*_depthwise_separable(C, kernel, stride, 2, affine, momentum))
 
     return build
 

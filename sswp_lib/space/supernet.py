@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sswp_lib.config import InputError
-from sswp_lib.space.cell import CellStack, ProjectionHead, pool
+from sswp_lib.space.cell import CellStack, ProjectionHead, State, pool
 from sswp_lib.space.genotype import CANDIDATES, EDGES, Genotype, derive, derive_cell
 from sswp_lib.space.paths import Paths, best_paths, mix, searching_edges
 
@@ -67,14 +67,14 @@ class SuperNet(CellStack):
         gates = paths.gates.unbind() if paths.gates is not None else None
         gates = [row.unbind() for row in gates] if gates is not None else None
 
-        def run(cell: int, edge: int, operations: nn.ModuleDict, x: Tensor) -> Tensor | None:
+        def run(cell: int, edge: int, operations: nn.ModuleDict, state: State) -> Tensor | None:
             if active[cell][edge] < 0:
                 return None
-            output = operations[self.candidates[active[cell][edge]]](x)
+            output = state.through(operations[self.candidates[active[cell][edge]]])
             if inactive is None or inactive[cell][edge] < 0:
                 return output
             with torch.no_grad():
-                other = operations[self.candidates[inactive[cell][edge]]](x)
+                other = state.through(operations[self.candidates[inactive[cell][edge]]])
             return mix(output, other, gates[cell][edge])
 
         return pool(self.maps(x, run)[-1])

@@ -156,8 +156,8 @@ def architecture_gradient(supernet: SuperNet, x: torch.Tensor, paths: Paths, see
 def gated_loss(supernet: SuperNet, x: torch.Tensor, paths: Paths, gates: torch.Tensor, seed: torch.Tensor) -> torch.Tensor:
     """Return <seed, output> with y = g_a o_a(x) + g_b o_b(x) written out on every edge; gates (cells, 14, 2)."""
 
-    def run(cell, edge, operations, x):
-        a, b = (operations[CANDIDATES[int(p[cell, edge])]](x) for p in (paths.active, paths.inactive))
+    def run(cell, edge, operations, state):
+        a, b = (operations[CANDIDATES[int(p[cell, edge])]](state.x) for p in (paths.active, paths.inactive))
         return gates[cell, edge, 0] * a + gates[cell, edge, 1] * b
 
     return (supernet.head(supernet.maps(x, run)[-1].mean((2, 3))) * seed).sum()
