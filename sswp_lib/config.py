@@ -74,6 +74,7 @@ class Data(Section):
     name: str = "cifar10"  # one of DATASETS
     root: str = "data"  # where downloaded sets and the folders of tiny-imagenet and imagenet lie
     image_size: int = Field(32, ge=8, le=512)  # pixels a side; other images are resized once, on loading
+    classes: tuple[str, ...] | None = Field(None, min_length=2)  # only these classes of the set; None: all
     views: Views = Views()
 
     @model_validator(mode="after")
@@ -246,10 +247,22 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def load_config(preset: str = "quick", data: str | None = None, seed: int = 0, settings: dict[str, Any] | None = None) -> Config:
+# Comparisons of many searches. They keep the paper's ratios and edges at a size and length that several seeds can bear; ours but for `paper`.
+_AS_PAPER: dict[str, Any] = {"search.ratios": (0.2, 0.4, 0.4), "search.edges": "all"}
+
+STUDIES: dict[str, dict[str, Any]] = {
+    "smoke": {**_AS_PAPER, "search.epochs": 5},
+    "quick": {**_AS_PAPER, "search.epochs": 20, "train.labels_per_class": 10, "train.epochs": 40, "train.batch_size": 50, "train.lr": 0.03},
+    "cifar": {**_AS_PAPER, "search.epochs": 50, "train.epochs": 50},
+    "paper": {},
+}
+
+
+def load_config(preset: str = "quick", data: str | None = None, seed: int = 0, settings: dict[str, Any] | None = None, study: bool = False) -> Config:
     """Return a preset's configuration for a data set, with single settings replaced.
 
-    What the data set asks for (its size, its views) comes first, then the preset, then `settings`.
+    What the data set asks for (its size, its views) comes first, then the preset, then, for one of the `study`
+    comparisons of many searches, what these change in it, then `settings`.
 
     Raises:
         InputError: an unknown preset, data set or setting (the nearest name is given), or a value out of range.
@@ -257,7 +270,7 @@ def load_config(preset: str = "quick", data: str | None = None, seed: int = 0, s
     if preset not in PRESETS:
         raise InputError(f"unknown preset {preset!r}{suggest(preset, PRESETS)}")
     name = data or PRESETS[preset]["data.name"]
-    chosen = {**DATA_DEFAULTS.get(name, {}), **PRESETS[preset], "data.name": name, "seed": seed, **(settings or {})}
+    chosen = {**DATA_DEFAULTS.get(name, {}), **PRESETS[preset], **(STUDIES[preset] if study else {}), "data.name": name, "seed": seed, **(settings or {})}
     return Config().changed(**chosen)
 
 

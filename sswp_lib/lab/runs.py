@@ -107,6 +107,8 @@ def _identity(config: Config, kind: str) -> dict[str, Any]:
     """Return the part of a configuration that a run's result depends on."""
     plain = config.part("data", "model", kind)
     del plain["data"]["root"]
+    if plain["data"]["classes"] is None:
+        del plain["data"]["classes"]  # all, as before there was a choice: earlier runs keep their names
     content = fingerprint(config.data)
     if content is not None:
         plain["data"] |= {"name": config.data.name.split(":")[0], "content": content}

@@ -1,8 +1,7 @@
 """Data sets as uint8 tensors in memory; splits; batches; and where every random number comes from.
 
 Paper: section 4.1 (data sets), 4.4 (labelled fractions); DARTS (the half/half split of the bi-level search).
-Deliberate deviations: images are decoded once and resized once, to `image_size`, and live as one tensor; for
-ImageNet this replaces the random crop of the full-size photograph by one of the resized square.
+Deliberate deviations: images are decoded and resized once, to `image_size`; for ImageNet this replaces the random crop of the photograph by one of the resized square.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from sswp_lib.config import Data, InputError, home
+from sswp_lib.config import Data, InputError, home, suggest
 
 IMAGE_SUFFIXES = {s for s, f in Image.registered_extensions().items() if f in Image.OPEN}
 FINGERPRINT_BYTES = 4 * 2**30  # folders up to this size are told apart by content; ours
@@ -75,21 +74,34 @@ def load(config: Data, device: str | torch.device = "cpu") -> ImageData:
     Raises:
         InputError: an unknown data set, a missing or empty folder, an unreadable image (named), no network.
     """
-    return _load(config.name, config.root, config.image_size, str(device), fingerprint(config))
+    return _load(config.name, config.root, config.image_size, config.classes, str(device), fingerprint(config))
 
 
 @lru_cache(maxsize=2)
-def _load(name: str, root: str, size: int, device: str, content: str | None) -> ImageData:
+def _load(name: str, root: str, size: int, wanted: tuple[str, ...] | None, device: str, content: str | None) -> ImageData:
     if name == "digits":
         parts = _digits(size)
     elif name in ("cifar10", "cifar100"):
         parts = _cifar(name, home() / root, size)
     else:
         parts = _folder(folder_of(name, root), size)
-    train, train_labels, test, test_labels, classes = parts
+    train, train_labels, test, test_labels, classes = parts if wanted is None else _only(wanted, name, *parts)
     mean, std = _statistics(train)
     on_device = lambda t: t.to(device) if t is not None and t.nbytes < IN_MEMORY_BYTES else t  # noqa: E731
     return ImageData(name, *map(on_device, (train, test, train_labels, test_labels)), tuple(classes), mean.to(device), std.to(device))
+
+
+def _only(wanted: tuple[str, ...], name: str, train: Tensor, train_labels: Tensor | None, test: Tensor | None, test_labels: Tensor | None, classes: list[str]):
+    """Keep the images of some classes, labelled anew in the order wanted."""
+    strange = [c for c in wanted if c not in classes]
+    if strange:
+        raise InputError(f"{name} has no class {strange[0]!r}{suggest(strange[0], classes) if classes else '; it has no labels'}")
+    order = torch.tensor([classes.index(c) for c in wanted])
+    kept = []
+    for images, labels in ((train, train_labels), (test, test_labels)):
+        chosen = None if labels is None else torch.isin(labels, order)
+        kept += [None, None] if chosen is None else [images[chosen], (labels[chosen, None] == order).int().argmax(1)]
+    return *kept, list(wanted)
 
 
 def _statistics(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,8 +162,7 @@ def fingerprint(config: Data) -> str | None:
         return None
     folder = folder_of(config.name, config.root)
     found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-    stats = [p.stat() for p in found]
-    return _fingerprint(folder, tuple((p.relative_to(folder).as_posix(), s.st_size, s.st_mtime_ns) for p, s in zip(found, stats, strict=True)))
+    return _fingerprint(folder, tuple((p.relative_to(folder).as_posix(), (s := p.stat()).st_size, s.st_mtime_ns) for p in found))
 
 
 @lru_cache(maxsize=8)
@@ -197,8 +208,7 @@ def _listed(folder: Path) -> tuple[list[Path], Tensor | None, list[str]]:
     if not by_class:
         return images(folder.iterdir()), None, []
     counts = [len(files) for files in by_class.values()]
-    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
-    return [f for files in by_class.values() for f in files], labels, list(by_class)
+    return [f for files in by_class.values() for f in files], torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)), list(by_class)
 
 
 def _decode(files: list[Path], size: int) -> Tensor:
@@ -254,8 +264,7 @@ def _ranks(labels: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
 
 def halves(count: int, labels: Tensor | None, seed: int) -> tuple[Tensor, Tensor]:
     """Split the training set 50/50, stratified where there are labels: one half trains weights, the other alpha (DARTS)."""
-    labels = torch.zeros(count, dtype=torch.long) if labels is None else labels
-    ranks, sizes = _ranks(labels, generator(seed, "halves"))
+    ranks, sizes = _ranks(torch.zeros(count, dtype=torch.long) if labels is None else labels, generator(seed, "halves"))
     first = 2 * ranks < sizes
     return first.nonzero().squeeze(1), (~first).nonzero().squeeze(1)
 

@@ -15,7 +15,7 @@ from sswp_lib.learn.search import Search
 from sswp_lib.space import Genotype
 
 NAMED = {  # settings that are no plain number, and another value for each
-    "data.name": "cifar10", "data.root": "elsewhere", "data.views.crop_scale": (0.3, 1.0), "data.views.jitter": (0.1, 0.1, 0.1, 0.1),
+    "data.name": "cifar10", "data.root": "elsewhere", "data.classes": ("0", "1"), "data.views.crop_scale": (0.3, 1.0), "data.views.jitter": (0.1, 0.1, 0.1, 0.1),
     "data.views.blur_sigma": (1.0, 1.5), "model.stem": "imagenet", "model.precision": "bfloat16", "search.objective": "byol",
     "search.ratios": (0.3, 0.3, 0.4), "search.prune": "backward", "search.edges": "all", "search.schedule": "epoch",
     "train.init": "simclr", "train.objective": "simclr", "train.freeze": "backbone", "train.schedule": "epoch",

@@ -217,3 +217,17 @@ def test_cifar10():
     torch.testing.assert_close(found.mean.cpu(), torch.tensor([0.4914, 0.4822, 0.4465]), rtol=0, atol=1e-4)
     torch.testing.assert_close(found.std.cpu(), torch.tensor([0.2470, 0.2435, 0.2616]), rtol=0, atol=1e-4)
     assert torch.bincount(found.train_labels).tolist() == [5000] * 10
+
+
+def test_some_classes_only_are_labelled_anew():
+    whole = load(Data(name="digits", image_size=8))
+    some = load(Data(name="digits", image_size=8, classes=("7", "2")))
+    assert some.classes == ("7", "2")
+    for images, labels, part, part_labels in ((whole.train, whole.train_labels, some.train, some.train_labels), (whole.test, whole.test_labels, some.test, some.test_labels)):
+        assert torch.equal(part[part_labels == 0], images[labels == 7]) and torch.equal(part[part_labels == 1], images[labels == 2])
+        assert len(part) == int(((labels == 7) | (labels == 2)).sum())
+
+
+def test_a_class_that_is_not_there_is_named():
+    with pytest.raises(InputError, match="digits has no class 'seven'"):
+        load(Data(name="digits", image_size=8, classes=("seven", "2")))
