@@ -101,12 +101,18 @@ def settings() -> None:
 def reproduce(
     preset: Preset = "quick", data: DataName = None,
     only: Annotated[list[str] | None, typer.Option(help="Only the notebooks whose names begin so, e.g. `01`; repeatable.")] = None,
+    start: Annotated[str | None, typer.Option("--from", help="Only that notebook and those after it, e.g. `04`.")] = None,
     seeds: Annotated[int | None, typer.Option(min=2, help="Seeds of each comparison; the preset's number if left out.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Notebooks at once; if left out, 1 on a GPU, else 2 where there are two processors.")] = None,
+    hang_after: Annotated[float, typer.Option(min=0.1, metavar="MINUTES", help="Stop a notebook that gives no sign of life for so long.")] = 20.0,
 ) -> None:  # fmt: skip
-    """Run the notebooks and write every table and figure to figures/PRESET/."""
+    """Run the notebooks, write every table and figure to figures/PRESET/, and gather them in figures/PRESET/index.html.
+
+    Example: `sswp reproduce --preset smoke --from 04 --jobs 1`. What papermill says goes to runs/logs/.
+    """
     from sswp_lib.lab import reproduce as notebooks
 
-    failed = notebooks.reproduce(preset, data, only, seeds)
+    failed = notebooks.reproduce(preset, data, only, seeds, start, jobs, hang_after)
     if failed:
         raise RunError(f"{len(failed)} of the notebooks failed: {', '.join(failed)}")
 

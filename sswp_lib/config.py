@@ -16,11 +16,18 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 
-class InputError(ValueError):
+class OneLine:
+    """An error whose message says everything: notebooks show it alone, without the calls that led to it."""
+
+    def _render_traceback_(self) -> list[str]:  # IPython asks for it
+        return [f"{type(self).__name__}: {self}"]
+
+
+class InputError(OneLine, ValueError):
     """Something the user gave is wrong. The message is one line: the value, what was expected, what to do."""
 
 
-class RunError(RuntimeError):
+class RunError(OneLine, RuntimeError):
     """A run cannot go on. The message is one line: what happened, where, and what to try."""
 
 
@@ -251,7 +258,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 _AS_PAPER: dict[str, Any] = {"search.ratios": (0.2, 0.4, 0.4), "search.edges": "all"}
 
 STUDIES: dict[str, dict[str, Any]] = {
-    "smoke": {**_AS_PAPER, "search.epochs": 5},
+    "smoke": {**_AS_PAPER, "search.epochs": 4, "train.batch_size": 10},
     "quick": {**_AS_PAPER, "search.epochs": 20, "train.labels_per_class": 10, "train.epochs": 40, "train.batch_size": 50, "train.lr": 0.03},
     "cifar": {**_AS_PAPER, "search.epochs": 50, "train.epochs": 50},
     "paper": {},

@@ -1,33 +1,30 @@
-"""Every figure, from records alone: readable at the width of a column, safe for colour-blind readers, units on every axis."""
+"""The figures of one search, and the style of all: from records alone, readable at the width of a column, safe for colour-blind readers.
+
+`comparisons` has the figures of many runs, `drawings` those of genotypes.
+"""
 
 from __future__ import annotations
 
 import math
-import shutil
-from collections.abc import Sequence
-from pathlib import Path
+import textwrap
 
-import graphviz
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from scipy import stats
 
 from sswp_lib.config import Search
 from sswp_lib.lab.records import Record
-from sswp_lib.lab.tables import INITS, figures_folder
+from sswp_lib.lab.tables import figures_folder
 from sswp_lib.learn.phases import PHASES, phase, pruning_epochs
-from sswp_lib.space import CANDIDATES, Genotype, reduction_cells
+from sswp_lib.space import CANDIDATES
 
 WIDTH = 6.5  # inches: a column's width
 COLOURS = sns.color_palette("colorblind")
 OPERATION_COLOURS = {name: COLOURS[i] for i, name in enumerate(CANDIDATES)}
 OPERATION_DASHES = dict(zip(CANDIDATES, ("-", "--", "--", "-.", "-.", ":", ":"), strict=True))  # told apart in grey as well
 PHASE_COLOURS = dict(zip(PHASES, (COLOURS[7], COLOURS[9], COLOURS[1]), strict=True))
-DOT_PIXELS = (440, 1300)  # height and width that dot's drawing of a cell rarely exceeds
-INIT_COLOURS = {"random": COLOURS[7], "simclr": COLOURS[1], "concomitant": COLOURS[0]}
+CAPTION_LETTERS = 21  # of the caption's size, in an inch
 
 
 def set_style() -> None:
@@ -36,10 +33,19 @@ def set_style() -> None:
     plt.rcParams.update({"figure.dpi": 110, "savefig.dpi": 200, "savefig.bbox": "tight", "figure.constrained_layout.use": True, "svg.hashsalt": "sswp"})
 
 
-def save(figure: Figure, name: str, preset: str) -> Figure:
-    """Write a figure as png and svg to figures/<preset>/; returns it."""
+def save(figure: Figure, name: str, preset: str, caption: str) -> Figure:
+    """Write a figure with its caption as png and svg to figures/<preset>/; returns it.
+
+    The caption stands below the figure, and in the files' "Description" for whoever reads them by program.
+    """
+    caption = f"{caption.rstrip('.')}. Preset {preset}."
+    lines = textwrap.fill(caption, width=int(figure.get_figwidth() * CAPTION_LETTERS))
+    figure.canvas.draw()
+    bottom = figure.get_tightbbox().y0 / figure.get_figheight()  # legends may stand below the axes
+    figure.text(0.01, bottom - 0.05 / figure.get_figheight(), lines, fontsize=7, color="0.25", va="top", ha="left")
     for suffix in ("png", "svg"):
-        figure.savefig(figures_folder(preset) / f"{name}.{suffix}", metadata={"Date": None} if suffix == "svg" else None)
+        metadata = {"Description": caption} | ({"Date": None} if suffix == "svg" else {})
+        figure.savefig(figures_folder(preset) / f"{name}.{suffix}", metadata=metadata)
     plt.close(figure)
     return figure
 
@@ -81,7 +87,7 @@ def search_curves(record: Record) -> Figure:
         loss.axhline(math.log(views - 1), color="0.3", ls="--", lw=1, label=f"chance, log({views - 1})")
     accuracy.plot(epochs, [100 * row["accuracy"] for row in history], color=COLOURS[0])
     for axes in (loss, accuracy):
-        _shade(axes, config, record.config["model"]["num_cells"])
+        shade(axes, config, record.config["model"]["num_cells"])
         axes.set_xlabel("epoch")
     loss.set_ylabel("loss (nats)")
     accuracy.set_ylabel("contrastive accuracy (%)" if config.objective != "supervised" else "accuracy (%)")
@@ -89,7 +95,8 @@ def search_curves(record: Record) -> Figure:
     return figure
 
 
-def _shade(axes, config: Search, num_cells: int) -> None:
+def shade(axes, config: Search, num_cells: int) -> None:
+    """Shade the phases of a search behind curves over its epochs, and mark each pruning."""
     for name, (start, end) in _spans(config).items():
         axes.axvspan(start, end, color=PHASE_COLOURS[name], alpha=0.15, lw=0)
     for epoch in pruning_epochs(config, num_cells).values():
@@ -150,38 +157,6 @@ def memory(record: Record) -> Figure:
     return figure
 
 
-def fine_tuning(best: pd.DataFrame, preset: str) -> Figure:
-    """Test accuracy by initialisation, one line a seed, with means and 95 % intervals."""
-    inits = [init for init in INITS if init in set(best.init)]
-    figure, axes = plt.subplots(figsize=(WIDTH * 0.75, 2.8))
-    wide = best.pivot(index="seed", columns="init", values="test")[inits]
-    for _, row in wide.iterrows():
-        axes.plot(range(len(inits)), row, color="0.7", lw=0.8, marker=".", zorder=1)
-    for place, init in enumerate(inits):
-        values = wide[init]
-        half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else 0
-        axes.errorbar(place, values.mean(), yerr=half, color=INIT_COLOURS[init], marker="o", ms=7, capsize=4, lw=2, zorder=2)
-        axes.annotate(f"{values.mean():.1f}", (place, values.mean()), xytext=(9, 0), textcoords="offset points", va="center", color=INIT_COLOURS[init], weight="bold")
-    axes.set_xticks(range(len(inits)), [INITS[init] for init in inits])
-    axes.set(xlim=(-0.4, len(inits) - 0.5), ylabel="test accuracy (%)", xlabel="initialisation")
-    axes.set_title(f"{int(best.labels.iloc[0])} labels, {len(wide)} seeds, preset {preset}", fontsize=8)
-    return figure
-
-
-def learning_rates(runs: pd.DataFrame) -> Figure:
-    """Validation accuracy by learning rate: what the learning rate of each arm is chosen on."""
-    figure, axes = plt.subplots(figsize=(WIDTH * 0.75, 2.6))
-    for init, group in runs.groupby("init"):
-        mean = group.groupby("lr")["validation"].agg(["mean", "std"])
-        axes.errorbar(mean.index, mean["mean"], yerr=mean["std"].fillna(0), color=INIT_COLOURS[init], marker="os"[init == "random"], capsize=3, label=INITS[init])
-    axes.set(xscale="log", xlabel="learning rate", ylabel="validation accuracy (%)")
-    rates = sorted(runs["lr"].unique())
-    axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
-    axes.minorticks_off()
-    figure.legend(title="mean and sd over seeds", loc="outside right center", frameon=False)
-    return figure
-
-
 def image_rows(rows: dict[str, np.ndarray]) -> Figure:
     """Rows of images, each (n, S, S, 3) in 0-1, with a label before each row."""
     n = max(len(images) for images in rows.values())
@@ -195,75 +170,3 @@ def image_rows(rows: dict[str, np.ndarray]) -> Figure:
             a.imshow(np.clip(image, 0, 1), interpolation="nearest")
         line[0].set_ylabel(label, fontsize=7)
     return figure
-
-
-def cell_graph(genotype: Genotype, cell: int) -> graphviz.Digraph:
-    """Return one cell as a graphviz graph: inputs left, output right, operations on the edges."""
-    kind = "reduction" if cell in reduction_cells(genotype.num_cells) else "normal"
-    graph = graphviz.Digraph(
-        graph_attr={"rankdir": "LR", "label": f"cell {cell} ({kind})", "labelloc": "t", "fontname": "Helvetica", "fontsize": "13", "nodesep": "0.12", "ranksep": "0.35"}
-    )
-    graph.attr("node", fontname="Helvetica", fontsize="11", shape="box", style="rounded,filled", height="0.3", margin="0.1,0.04")
-    graph.attr("edge", fontname="Helvetica", fontsize="9")
-    names = {0: f"cell {cell - 2}" if cell > 1 else "stem", 1: f"cell {cell - 1}" if cell > 0 else "stem "}
-    for node in range(6):
-        graph.node(str(node), names.get(node, f"node {node}"), fillcolor="#dce9f5" if node < 2 else "#f5f0dc")
-    graph.node("out", "output", fillcolor="#dff0df")
-    for position, (name, source) in enumerate(genotype.cells[cell]):
-        graph.edge(str(source), str(2 + position // 2), label=name, color=_hex(name), fontcolor="#333333", penwidth="1.6")
-    for node in range(2, 6):
-        graph.edge(str(node), "out", color="#bbbbbb")
-    return graph
-
-
-def _hex(name: str) -> str:
-    return "#" + "".join(f"{round(255 * c):02x}" for c in OPERATION_COLOURS[name])
-
-
-def genotype(found: Genotype, cells: Sequence[int] | None = None, columns: int = 2) -> Figure:
-    """Draw cells of a genotype side by side: by graphviz, or by matplotlib where the program `dot` is missing."""
-    cells = list(range(found.num_cells)) if cells is None else list(cells)
-    lines = math.ceil(len(cells) / columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(WIDTH * 1.6, 1.8 * lines), squeeze=False)
-    for a in axes.flat:
-        a.axis("off")
-    for a, cell in zip(axes.flat, cells, strict=False):
-        if shutil.which("dot"):
-            _draw_by_dot(a, found, cell)
-        else:
-            _draw_plainly(a, found, cell)
-    return figure
-
-
-def _draw_by_dot(axes, found: Genotype, cell: int) -> None:
-    from io import BytesIO
-
-    graph = cell_graph(found, cell)
-    graph.graph_attr["dpi"] = "160"
-    picture = plt.imread(BytesIO(graph.pipe(format="png")))
-    height, width = DOT_PIXELS
-    axes.imshow(picture, extent=(0, picture.shape[1], picture.shape[0], 0), interpolation="antialiased")
-    axes.set(xlim=(0, max(width, picture.shape[1])), ylim=(max(height, picture.shape[0]), 0))  # one scale for all cells
-
-
-def _draw_plainly(axes, found: Genotype, cell: int) -> None:
-    place = {0: (0, 1.0), 1: (0, -1.0), 2: (1.2, 1.3), 3: (2.0, -1.3), 4: (2.8, 1.3), 5: (3.6, -1.3)}
-    for position, (name, source) in enumerate(found.cells[cell]):
-        (x0, y0), (x1, y1) = place[source], place[2 + position // 2]
-        axes.annotate("", (x1, y1), (x0, y0), arrowprops={"arrowstyle": "-|>", "color": OPERATION_COLOURS[name], "lw": 1.4, "shrinkA": 9, "shrinkB": 9})
-        share = 0.35 + 0.3 * (position % 2)
-        axes.text(x0 + share * (x1 - x0), y0 + share * (y1 - y0), name, fontsize=5, ha="center", va="center", bbox={"fc": "white", "ec": "none", "pad": 0.4})
-    for node, (x, y) in place.items():
-        axes.text(
-            x, y, f"in {node}" if node < 2 else str(node), fontsize=7, ha="center", va="center", bbox={"boxstyle": "round", "fc": "#dce9f5" if node < 2 else "#f5f0dc", "ec": "0.4"}
-        )
-    kind = "reduction" if cell in reduction_cells(found.num_cells) else "normal"
-    axes.set(xlim=(-0.4, 4.0), ylim=(-1.8, 1.8))
-    axes.set_title(f"cell {cell} ({kind})", fontsize=8)
-
-
-def save_cells(found: Genotype, name: str, preset: str) -> Path:
-    """Write the genotype's JSON beside its drawing; returns the path."""
-    path = figures_folder(preset) / f"{name}.json"
-    path.write_text(found.to_json() + "\n")
-    return path

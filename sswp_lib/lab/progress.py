@@ -1,13 +1,21 @@
-"""One line a run: rewritten in place in a terminal and in a notebook, now and then printed anew in a log."""
+"""One line a run: rewritten in place in a terminal and in a notebook, now and then printed anew in a log.
+
+Where $SSWP_HEARTBEAT names a file, the line is also written there, as a sign of life: `sswp reproduce` watches it.
+"""
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 from sswp_lib.learn.loop import Progress
 
 REFRESH = {"terminal": 0.2, "notebook": 1.0, "log": 30.0}  # seconds
+BEAT = 2.0  # seconds from one sign of life to the next
 
 
 def place() -> str:
@@ -34,20 +42,32 @@ class Line:
         self.started = self.shown = time.monotonic()
         self.done_before: float | None = None
         self.handle = None
+        self.heartbeat, self.beaten = os.environ.get("SSWP_HEARTBEAT"), -math.inf
 
     def update(self, p: Progress) -> None:
-        """Show where the loop is, if enough time has passed."""
+        """Show where the loop is, and give a sign of life, each if enough time has passed."""
         done = (p.epoch + p.step / p.steps) / p.epochs
         if self.done_before is None:
             self.done_before = done
         now = time.monotonic()
-        if self.quiet or now - self.shown < REFRESH[self.place]:
+        due = not self.quiet and now - self.shown >= REFRESH[self.place]
+        if not due and not self._beat_due():
             return
-        self.shown = now
         progress = done - self.done_before
         left = f", {duration((now - self.started) * (1 - done) / progress)} left" if progress > 0 else ""
         pruned = f", {p.pruned}/{p.cells} cells pruned" if p.cells else ""
-        self._show(f"epoch {p.epoch + 1}/{p.epochs} {p.phase}, loss {p.loss:.3f}, accuracy {100 * p.accuracy:.1f} %{pruned}{left}")
+        text = f"epoch {p.epoch + 1}/{p.epochs} {p.phase}, loss {p.loss:.3f}, accuracy {100 * p.accuracy:.1f} %{pruned}{left}"
+        self.beat(text)
+        if due:
+            self.shown = now
+            self._show(text)
+
+    def beat(self, text: str) -> None:
+        """Give a sign of life, if enough time has passed; also where the line is quiet."""
+        if self._beat_due():
+            self.beaten = time.monotonic()
+            with suppress(OSError):  # whoever watched may be gone; that is no reason to end a run
+                Path(self.heartbeat).write_text(f"{self.label.partition('-')[0]}: {text}\n")
 
     def note(self, text: str) -> None:
         """Say something that stays."""
@@ -59,6 +79,9 @@ class Line:
             self._show(text)
             if self.place == "terminal":
                 print(file=sys.stderr)
+
+    def _beat_due(self) -> bool:
+        return bool(self.heartbeat) and time.monotonic() - self.beaten >= BEAT
 
     def _show(self, text: str) -> None:
         text = f"{self.label}: {text}"

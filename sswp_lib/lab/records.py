@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import time
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -48,6 +49,14 @@ class Record(BaseModel):
     def weights(self) -> dict[str, Tensor]:
         """The run's weights: concomitant ones of a search, trained ones of a training."""
         return files.read_weights(root() / self.name / "weights.safetensors", self.weights_sha256)
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished run of a comparison: its labels, such as {"arm": "SSL+FPP", "what": "scratch", "seed": 0}, and its record."""
+
+    labels: dict[str, Any]
+    record: Record
 
 
 def root() -> Path:

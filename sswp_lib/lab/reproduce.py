@@ -1,17 +1,38 @@
-"""Runs the notebooks by papermill, one process each, and leaves them with their figures in figures/<preset>/."""
+"""Runs the notebooks by papermill, each in a process of its own, and leaves them with their figures and a report in figures/<preset>/.
+
+Some run at once, the longest first. One that fails or hangs does not keep the others from running: a process whose heartbeat file
+(see `progress.Line`) and executed notebook no longer change is stopped, with its kernel.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+import torch
+
 from sswp_lib.config import InputError, home, load_config, suggest
+from sswp_lib.lab import estimate, files, report
 from sswp_lib.lab.progress import duration
+from sswp_lib.lab.records import root
 from sswp_lib.lab.tables import figures_folder
 
 SEEDS = {"smoke": 2}  # of each comparison; other presets: the notebooks' own default
+HANG_AFTER = 20.0  # minutes without a sign of life
+OVERHEAD = 10.0  # seconds that a notebook takes beside its runs: starts of papermill and kernel, imports, figures
+POLL = 0.5  # seconds from one look at the processes to the next
+GRACE = 5.0  # seconds that a process has to end by itself
 
 
 def notebooks() -> list[Path]:
@@ -19,28 +40,48 @@ def notebooks() -> list[Path]:
     return sorted((home() / "notebooks").glob("[0-9]*.ipynb"))
 
 
-def chosen(only: list[str] | None) -> list[Path]:
-    """Return the notebooks whose names begin with one of `only`; all if there is none."""
+def chosen(only: list[str] | None = None, start: str | None = None) -> list[Path]:
+    """Return the notebooks whose names begin with one of `only`, all if there is none; from the one that begins with `start` on."""
     everything = notebooks()
+    if not everything:
+        raise InputError(f"no notebooks in {str(home() / 'notebooks')!r}; run the command in the project's folder")
     names = [path.stem for path in everything]
-    for start in only or []:
-        if not any(name.startswith(start) for name in names):
-            raise InputError(f"no notebook begins with {start!r}{suggest(start, names)}")
-    return [path for path in everything if not only or path.stem.startswith(tuple(only))]
+    for word in [*(only or []), *([start] if start else [])]:
+        if not any(name.startswith(word) for name in names):
+            raise InputError(f"no notebook begins with {word!r}{suggest(word, names)}")
+    first = min((name for name in names if name.startswith(start)), default="") if start else ""
+    found = [path for path in everything if path.stem >= first and (not only or path.stem.startswith(tuple(only)))]
+    if not found:
+        raise InputError(f"none of the notebooks {', '.join(only or [])} stands at or after {start!r}; give --only or --from, not both")
+    return found
 
 
-def reproduce(preset: str, data: str | None = None, only: list[str] | None = None, seeds: int | None = None) -> list[str]:
-    """Run the notebooks; returns the names of those that failed. Finished runs are not done again."""
+def reproduce(
+    preset: str, data: str | None = None, only: list[str] | None = None, seeds: int | None = None,
+    start: str | None = None, jobs: int | None = None, hang_after: float = HANG_AFTER,
+) -> list[str]:  # fmt: skip
+    """Run the notebooks and build the report; returns the names of those that failed. Finished runs are not done again.
+
+    Args:
+        only, start: which notebooks (see `chosen`).
+        jobs: notebooks at once; None: as `default_jobs` says.
+        hang_after: minutes without a sign of life after which a notebook is stopped.
+    """
     load_config(preset, data)  # refuses an unknown preset or data set before anything starts
-    failed = []
-    for path in chosen(only):
-        started = time.monotonic()
-        print(f"{path.stem}: started (preset {preset})", flush=True)
-        done = execute(path, figures_folder(preset) / path.name, parameters(preset, data, seeds))
-        print(f"{path.stem}: {'done' if done else 'FAILED'} in {duration(time.monotonic() - started)}", flush=True)
-        failed += [] if done else [path.stem]
+    paths = chosen(only, start)
+    jobs = min(jobs or default_jobs(), len(paths))
+    seconds = remaining(paths, preset, data, seeds)
+    print(f"about {duration(expected(seconds, jobs))} on {jobs} process{'es' if jobs > 1 else ''}", flush=True)
+    order = sorted(paths, key=lambda path: -seconds.get(path.stem, 0.0))
+    failed = run(order, preset, parameters(preset, data, seeds), jobs, 60 * hang_after)
+    if failed:
+        print(f"{len(failed)} of {len(paths)} notebooks failed:")
+        for name in sorted(failed):
+            print(f"  {name}: {failed[name]} (log: {log_of(name)})")
     print(f"figures and executed notebooks: {figures_folder(preset)}")
-    return failed
+    if report.executed(preset):
+        print(f"report: {report.build(preset)}", flush=True)
+    return sorted(failed)
 
 
 def parameters(preset: str, data: str | None, seeds: int | None) -> dict[str, str]:
@@ -50,9 +91,175 @@ def parameters(preset: str, data: str | None, seeds: int | None) -> dict[str, st
     return {name: str(value) for name, value in given.items() if value is not None}
 
 
-def execute(source: Path, target: Path, given: dict[str, str]) -> bool:
-    """Run one notebook in a process of its own; the executed copy is written as it goes on. Returns whether it ended well."""
+def default_jobs() -> int:
+    """Return how many notebooks run at once: one where a GPU does the work, else two if there are two processors."""
+    return 1 if torch.cuda.is_available() else min(2, processors())
+
+
+def processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def remaining(paths: list[Path], preset: str, data: str | None, seeds: int | None) -> dict[str, float]:
+    """Return for each notebook's name the seconds of one processor that its unfinished runs will take."""
+    return estimate.seconds(preset, data, seeds or SEEDS.get(preset), [path.stem for path in paths])
+
+
+def expected(seconds: dict[str, float], jobs: int) -> float:
+    """Return the seconds that notebooks will take: those of the longest, or those of all, shared by `jobs` processes."""
+    return max(*seconds.values(), sum(seconds.values()) / jobs, 0.0) + OVERHEAD * len(seconds) / jobs
+
+
+@dataclass
+class Execution:
+    """A notebook that runs, in a process of its own."""
+
+    name: str
+    target: Path
+    heartbeat: Path
+    process: subprocess.Popen
+    started: float
+    changed: float  # when heartbeat or executed notebook was last seen to have changed; by the clock that `started` is read from
+    signs: tuple[int, ...] = ()
+
+    def silence(self) -> float:
+        """Return the seconds without a sign of life. Files' own times are only compared with each other: clocks may be set, machines sleep."""
+        now, signs = time.monotonic(), tuple(_modified(path) for path in (self.heartbeat, self.target))
+        if signs != self.signs:
+            self.signs, self.changed = signs, now
+        return now - self.changed
+
+    def failure(self) -> str:
+        """Return why the notebook failed, in one line: its last error, else the last line that papermill wrote."""
+        lines = log_of(self.name).read_text(errors="replace").split("\n")
+        said = [line.strip() for line in lines if line.strip()]
+        return report.last_error(report.read_notebook(self.target)) or (said[-1][:200] if said else f"exit status {self.process.returncode}")
+
+    def line(self, width: int) -> str:
+        """Return name, time so far and the heartbeat's text, in at most `width` characters."""
+        text = ""
+        with suppress(OSError):
+            text = self.heartbeat.read_text(errors="replace").strip()
+        line = f"{self.name} {duration(time.monotonic() - self.started)} {text}".strip()
+        return line if len(line) <= width else f"{line[: max(width - 1, 0)]}…"
+
+
+def _modified(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def log_of(name: str) -> Path:
+    """Return the file to which papermill's own output of a notebook goes."""
+    return root() / "logs" / f"{name}.log"
+
+
+def command(source: Path, target: Path, given: dict[str, str]) -> list[str]:
+    """Return the words that execute a notebook; with relative paths, which the executed notebook keeps."""
     options = [word for name, value in given.items() for word in ("-p", name, value)]
-    bar = "--progress-bar" if sys.stderr.isatty() else "--no-progress-bar"
-    command = [sys.executable, "-m", "papermill", str(source.relative_to(home())), str(target.relative_to(home())), *options, bar]
-    return subprocess.run(command, cwd=home(), check=False).returncode == 0
+    return [sys.executable, "-m", "papermill", str(source.relative_to(home())), str(target.relative_to(home())), *options, "--no-progress-bar"]
+
+
+def execute(source: Path, target: Path, given: dict[str, str], heartbeat: Path, threads: int) -> Execution:
+    """Start one notebook in a process of its own; the executed copy is written as it goes on."""
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "SSWP_HEARTBEAT": str(heartbeat)}
+    target.unlink(missing_ok=True)  # or an earlier one's errors could be taken for this one's
+    log = log_of(source.stem)
+    files.write(log, b"", durable=False)
+    with open(log, "ab") as output:
+        process = subprocess.Popen(
+            command(source, target, given), cwd=home(), env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
+    now = time.monotonic()
+    return Execution(source.stem, target, heartbeat, process, now, now)
+
+
+def run(order: list[Path], preset: str, given: dict[str, str], jobs: int, hang_after: float) -> dict[str, str]:
+    """Execute notebooks, `jobs` at once; returns {name: why} of those that failed. However it ends, no process is left behind.
+
+    Args:
+        hang_after: seconds.
+    """
+    waiting, running, failed = list(order), [], {}
+    threads = max(1, processors() // jobs)
+    with tempfile.TemporaryDirectory(prefix="sswp-") as beats, stopped_by_signals():
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    source = waiting.pop(0)
+                    say(f"{source.stem}: started (preset {preset})")
+                    running.append(execute(source, figures_folder(preset) / source.name, given, Path(beats) / source.stem, threads))
+                time.sleep(POLL)
+                for execution in list(running):
+                    if ended(execution, hang_after, failed):
+                        running.remove(execution)
+                show(running)
+        finally:
+            end(running)
+    return failed
+
+
+def ended(execution: Execution, hang_after: float, failed: dict[str, str]) -> bool:
+    """Tell whether a notebook has ended, and say so; one that hangs is stopped. Enters it in `failed` if it failed."""
+    name, status = execution.name, execution.process.poll()
+    if status is None and execution.silence() < hang_after:
+        return False
+    if status is None:
+        end([execution])
+        failed[name] = f"stopped: no sign of life for {hang_after / 60:g} minutes"
+    elif status != 0:
+        failed[name] = execution.failure()
+    say(f"{name}: {f'FAILED ({failed[name]})' if name in failed else 'done'} in {duration(time.monotonic() - execution.started)}")
+    return True
+
+
+def end(executions: list[Execution]) -> None:
+    """End processes with all that they started. A kernel has a session of its own: a signal to its parent's group does not reach it."""
+    family = []
+    for execution in executions:
+        with suppress(psutil.NoSuchProcess):
+            parent = psutil.Process(execution.process.pid)
+            family += [*parent.children(recursive=True), parent]
+    _signal(family, psutil.Process.terminate)
+    try:
+        _, family = psutil.wait_procs(family, timeout=GRACE)
+    finally:  # also at a second, impatient Ctrl-C
+        _signal(family, psutil.Process.kill)
+    for execution in executions:
+        execution.process.poll()
+
+
+def _signal(family: list[psutil.Process], send: Callable[[psutil.Process], None]) -> None:
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            send(process)
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Let a closed terminal and `kill` end what runs, as Ctrl-C does; a signal that is ignored (`nohup`) stays so."""
+    signals = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) is signal.SIG_DFL] if threading.current_thread() is threading.main_thread() else []
+    try:
+        for number in signals:
+            signal.signal(number, signal.default_int_handler)
+        yield
+    finally:
+        for number in signals:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def say(text: str) -> None:
+    """Print a line that stays."""
+    if sys.stderr.isatty():
+        print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+    print(text, flush=True)
+
+
+def show(running: list[Execution]) -> None:
+    """Show in a terminal what runs, in one line that is rewritten in place; in a log nothing."""
+    if running and sys.stderr.isatty():
+        width = (shutil.get_terminal_size().columns - 1) // len(running) - 2
+        print(f"\r\x1b[2K{'  '.join(e.line(width) for e in sorted(running, key=lambda e: e.name))}", end="", file=sys.stderr, flush=True)

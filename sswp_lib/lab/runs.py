@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from sswp_lib.space import Genotype
 FORMAT = 1  # of records; part of every name
 CHECKPOINT_SECONDS = 60.0  # between checkpoints within an epoch; each epoch's end has one anyway
 
-__all__ = ["Record", "default_device", "everything", "find", "memory", "root", "search", "train"]
+__all__ = ["Record", "default_device", "everything", "find", "finished", "memory", "root", "search", "train"]
 
 
 def default_device() -> str:
@@ -56,26 +56,49 @@ def train(
         source: a search's record or a genotype.
     """
     device = device or default_device()
-    init, genotype = config.train.init, source.genotype if isinstance(source, Record) else source
+    genotype = source.genotype if isinstance(source, Record) else source
     start, state, new = None, None, []
-    if init == "simclr":
+    if config.train.init == "simclr":
         start = train(pretraining(config), genotype, device=device, quiet=quiet, tensorboard=tensorboard)
-    elif init == "concomitant" and weights is None:
+    elif config.train.init == "concomitant" and weights is None:
         if not isinstance(source, Record) or source.kind != "search":
             raise InputError("init is 'concomitant' but the source is a genotype without weights; give a search run, or a weights file with --weights")
         start, new = source, source.result["new_operations"]
-    given: dict[str, Any] = {"genotype": genotype.model_dump(mode="json")}
-    if start is not None:
-        given["weights"] = start.name
     elif weights is not None:
         state = files.read_weights(weights)
-        given["weights"] = files.checksum(files.weights_bytes(state))[:12]
+    given = _source(genotype, start.name if start is not None else state and files.checksum(files.weights_bytes(state))[:12])
 
     def make() -> Training:
         loaded = start.weights() if start is not None else state
         return Training(config, load(config.data, device), genotype, loaded, frozenset(map(tuple, new)), device)
 
     return _run("train", _identity(config, "train"), given, make, quiet, tensorboard)
+
+
+def started_from(config: Config, init: str, device: str | None = None) -> Record:
+    """Return the run whose weights a fine-tuning with that `init` starts from: the search, or the pre-training of what it found."""
+    found = search(config, device)
+    return found if init == "concomitant" else train(pretraining(config), found.genotype, device=device, quiet=True)
+
+
+def finished(config: Config, source: Record | Genotype | None = None) -> Record | None:
+    """Return the record of a search (without `source`) or of a training if it is there already; nothing is computed."""
+    if source is None:
+        return _finished(root() / _name("search", _identity(config, "search"), {}))
+    genotype, start = source.genotype if isinstance(source, Record) else source, None
+    if config.train.init == "simclr":
+        start = finished(pretraining(config), genotype)
+    elif config.train.init == "concomitant" and isinstance(source, Record):
+        start = source
+    if start is None and config.train.init != "random":
+        return None
+    given = _source(genotype, start.name if start is not None else None)
+    return _finished(root() / _name("train", _identity(config, "train"), given))
+
+
+def _source(genotype: Genotype, weights: str | None) -> dict[str, Any]:
+    """Return what a training starts from, as a part of its name."""
+    return {"genotype": genotype.model_dump(mode="json")} | ({"weights": weights} if weights else {})
 
 
 def pretraining(config: Config) -> Config:
@@ -143,7 +166,10 @@ def _locked(folder: Path, line: Line) -> Iterator[None]:
             lock.acquire(timeout=0)
         except Timeout:
             line.note("another process is at this run; waiting for it")
-            lock.acquire()
+            while not lock.is_locked:
+                line.beat("waiting for another process")
+                with suppress(Timeout):
+                    lock.acquire(timeout=1.0)
     except OSError as error:
         raise InputError(f"cannot keep runs in {str(folder.parent)!r}: {error.strerror}; set SSWP_RUNS to a folder that can be written") from None
     try:

@@ -6,14 +6,15 @@ Every table carries: paper | measured mean ± sd (n seeds) | preset.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from sswp_lib.config import home
-from sswp_lib.lab.records import Record
+from sswp_lib.lab.claims import Effect
+from sswp_lib.lab.records import Done, Record
 
 INITS = {"random": "random", "simclr": "SimCLR pre-trained", "concomitant": "concomitant"}
 
@@ -25,10 +26,20 @@ def figures_folder(preset: str) -> Path:
     return folder
 
 
-def save(table: pd.DataFrame, name: str, preset: str) -> pd.DataFrame:
-    """Write a table as csv beside the figures; returns it."""
-    table.to_csv(figures_folder(preset) / f"{name}.csv", index=False)
+def save(table: pd.DataFrame, name: str, preset: str, caption: str = "") -> pd.DataFrame:
+    """Write a table as csv, markdown and LaTeX beside the figures, the caption above it; returns it."""
+    path = figures_folder(preset) / name
+    table.to_csv(path.with_suffix(".csv"), index=False)
+    shown = table.astype(object).where(table.notna(), "")
+    path.with_suffix(".md").write_text(f"**{caption or name}**\n\n{shown.to_markdown(index=False)}\n")
+    latex = shown.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
+    path.with_suffix(".tex").write_text(latex.to_latex(caption=(caption or name).replace("%", r"\%"), hrules=True))
     return table
+
+
+def styled(table: pd.DataFrame, caption: str = ""):
+    """Return the table as a notebook shows it: without index, numbers to two places, the caption above."""
+    return table.style.hide(axis="index").format(precision=2, na_rep="").set_caption(caption or table.attrs.get("caption", ""))
 
 
 def runs(records: Sequence[Record]) -> str:
@@ -63,23 +74,101 @@ def summary(record: Record) -> pd.DataFrame:
     return pd.DataFrame({"measured": list(rows), "value": [str(v) for v in rows.values()]})
 
 
-def fine_tuning(records: Sequence[Record]) -> pd.DataFrame:
-    """Return one row a training: initialisation, learning rate, seed, validation and test accuracy in percent."""
-    rows: list[dict[str, Any]] = []
-    for r in records:
-        t = r.config["train"]
-        rows.append({
-            "init": t["init"], "lr": t["lr"], "seed": r.seed, "labels": r.result["trained_on"],
-            "validation": r.result["validation"]["top1"], "test": r.result["test"]["top1"],
-        })  # fmt: skip
+def trainings(done: Iterable[Done]) -> pd.DataFrame:
+    """Return one row a training: its labels, validation and test accuracy in percent, how many labels it had."""
+    rows = []
+    for job in done:
+        result = job.record.result
+        held_out = {"validation": result["validation"]["top1"]} if "validation" in result else {}
+        rows.append({**job.labels, "labels": result["trained_on"], **held_out, "test": result["test"]["top1"], "run": job.record.name})
     return pd.DataFrame(rows)
+
+
+def by_arm(done: Iterable[Done]) -> pd.DataFrame:
+    """Return one row for each arm and seed of an ablation: what its search found, and test accuracy from scratch and fine-tuned, in percent."""
+    rows: dict[tuple, dict[str, Any]] = {}
+    for job in done:
+        row = rows.setdefault((job.labels["arm"], job.labels["seed"]), {"arm": job.labels["arm"], "seed": job.labels["seed"]})
+        result, what = job.record.result, job.labels["what"]
+        if what == "search":
+            supernet, exported = 100 * result["supernet"]["accuracy"], 100 * result["exported"]["accuracy"]
+            row |= {"supernet": supernet, "exported": exported, "gap": supernet - exported, "skips": 100 * result["skip_share"], "hours": job.record.provenance["seconds"] / 3600}
+        else:
+            row |= {what: result["test"]["top1"], "parameters": result["parameters"], "labels": result["trained_on"]}
+    return pd.DataFrame(rows.values())
+
+
+def arms(frame: pd.DataFrame, order: Sequence[str], preset: str, reported: dict[str, float] | None = None, columns: Sequence[str] = ("scratch", "fine-tuned")) -> pd.DataFrame:
+    """Return one row an arm: the paper's test error beside those measured, mean ± sd (n seeds), in percent."""
+    rows = []
+    for arm in order:
+        found = frame[frame["arm"] == arm]
+        row: dict[str, Any] = {"arm": arm}
+        if reported is not None:
+            row["paper, test error (%)"] = reported.get(arm)
+        row |= {f"here, {column} (%)": spread(100 - found[column].dropna()) for column in columns}
+        if "skips" in found:
+            row |= {"skips (%)": spread(found["skips"])}
+        rows.append({**row, "parameters (k)": round(found["parameters"].mean() / 1e3, 1), "preset": preset})
+    return pd.DataFrame(rows)
+
+
+def probes(frame: pd.DataFrame, reported: dict[str, float], preset: str) -> pd.DataFrame:
+    """Return accuracy of linear probes by what was searched with, the paper's beside those measured."""
+    rows = [{"search": arm, "paper, accuracy (%)": value, "here, accuracy (%)": spread(frame[frame["arm"] == arm]["test"]), "preset": preset} for arm, value in reported.items()]
+    return pd.DataFrame(rows)
+
+
+def relative_gains(gains: dict[str, Effect], reported: dict[str, float], preset: str) -> pd.DataFrame:
+    """Return relative gains with their 95 % intervals, the paper's beside them, in points."""
+    rows = [{"arm": a, "paper": reported.get(a), "here": round(e.mean, 2), "low": round(e.low, 2), "high": round(e.high, 2), "n": e.n, "preset": preset} for a, e in gains.items()]
+    return pd.DataFrame(rows)
+
+
+def gaps(frame: pd.DataFrame, order: Sequence[str], preset: str) -> pd.DataFrame:
+    """Return, for each arm, the contrastive accuracy of supernet and exported network, and the gap between them."""
+    means = frame.groupby("arm")[["supernet", "exported"]].mean().round(2).loc[list(order)].reset_index()
+    return means.assign(**{"gap (points)": [spread(frame[frame["arm"] == arm]["gap"]) for arm in order], "preset": preset})
+
+
+def curve(frame: pd.DataFrame, by: str, preset: str, rename: dict[str, str] | None = None) -> pd.DataFrame:
+    """Return test accuracy by initialisation (columns) and another label (rows), mean ± sd (n seeds)."""
+    wide = frame.groupby([by, "init"])["test"].apply(spread).unstack()
+    wide = wide[[init for init in INITS if init in wide]].rename(columns={k: f"{v}, test accuracy (%)" for k, v in INITS.items()})
+    return wide.reset_index().rename(columns=rename or {}).assign(preset=preset)
+
+
+def weight_norms(record: Record) -> pd.Series:
+    """Return the root mean square of each weight tensor of a run's convolutions, by name."""
+    weights = {name: float(t.float().square().mean().sqrt()) for name, t in record.weights().items() if t.dim() == 4}
+    return pd.Series(weights, name="root mean square")
+
+
+def with_sizes(reported: pd.DataFrame, measured: dict[str, dict[str, int]], columns: dict[str, str]) -> pd.DataFrame:
+    """Put measured sizes, in millions, beside a reported table's; `columns` is {size: the reported column}, rows go by architecture."""
+    table = reported.copy()
+    for size, column in columns.items():
+        here = table["architecture"].map({name: sizes[size] / 1e6 for name, sizes in measured.items()}).astype(float).round(2)
+        table.insert(table.columns.get_loc(column) + 1, f"{column} measured", here)
+    return table
+
+
+def cost(records: Sequence[Record]) -> pd.DataFrame:
+    """Return device-hours by kind of run, from the records."""
+    rows = [{"kind": r.kind, "device": r.provenance["device"], "hours": r.provenance["seconds"] / 3600} for r in records]
+    table = pd.DataFrame(rows).groupby(["kind", "device"])["hours"].agg(["count", "sum", "mean"]).reset_index()
+    return table.rename(columns={"count": "runs", "sum": "device-hours", "mean": "device-hours a run"}).round(3)
+
+
+def best_lr(frame: pd.DataFrame) -> dict[str, float]:
+    """Return, for each initialisation, the learning rate of the highest mean validation accuracy."""
+    mean = frame.groupby(["init", "lr"])["validation"].mean()
+    return dict(mean.groupby("init").idxmax().tolist())
 
 
 def at_best_lr(runs: pd.DataFrame) -> pd.DataFrame:
     """Keep, for each initialisation, the runs at the learning rate of the highest mean validation accuracy."""
-    mean = runs.groupby(["init", "lr"])["validation"].mean()
-    best = mean.groupby("init").idxmax()
-    return pd.concat([runs[(runs.init == init) & (runs.lr == lr)] for init, lr in best]).sort_values(["init", "seed"])
+    return pd.concat([runs[(runs.init == init) & (runs.lr == lr)] for init, lr in best_lr(runs).items()]).sort_values(["init", "seed"])
 
 
 def spread(values: pd.Series) -> str:

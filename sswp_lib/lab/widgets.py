@@ -6,14 +6,14 @@ import ipywidgets
 from IPython.display import display
 
 from sswp_lib.config import Config
-from sswp_lib.lab import plots
+from sswp_lib.lab import drawings, plots
 from sswp_lib.space import Genotype
 
 
 def cells(genotype: Genotype) -> ipywidgets.Widget:
     """Step through the cells of a genotype."""
     slider = ipywidgets.IntSlider(0, 0, genotype.num_cells - 1, description="cell")
-    return ipywidgets.interactive(lambda cell: display(plots.genotype(genotype, [cell], columns=1)), cell=slider)
+    return ipywidgets.interactive(lambda cell: display(drawings.cells(genotype, [cell], columns=1)), cell=slider)
 
 
 def phases(config: Config) -> ipywidgets.Widget:

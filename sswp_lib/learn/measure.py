@@ -17,7 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sswp_lib.learn.data import take
 from sswp_lib.learn.views import normalise
-from sswp_lib.space import CANDIDATES, Genotype
+from sswp_lib.space import CANDIDATES, Genotype, Network
+from sswp_lib.space.ops import BatchNorm
 
 
 @torch.no_grad()
@@ -47,6 +48,30 @@ def multiply_adds(model: nn.Module, image_size: int) -> int:
         model(torch.zeros(1, 3, image_size, image_size, device=device))
     model.train(was_training)
     return counter.get_total_flops() // 2
+
+
+def sizes(genotype: Genotype, init_channels: int, num_classes: int, image_size: int, stem: str = "cifar") -> dict[str, int]:
+    """Return the size of a genotype's network without building its weights.
+
+    Returns:
+        {"parameters", "multiply_adds" (convolutions and linear layers), "elementwise"}. The last is what some tools count beside
+        them for one image: two operations an output of BatchNorm, one of ReLU, one an output of pooling.
+    """
+    elementwise = 0
+
+    def count(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        nonlocal elementwise
+        elementwise += output.numel() * (2 if isinstance(module, BatchNorm) else 1)
+
+    with torch.device("meta"):
+        network = Network(genotype, init_channels, num_classes, stem=stem)
+    found = {"parameters": parameters(network), "multiply_adds": multiply_adds(network, image_size)}
+    for module in network.modules():
+        if isinstance(module, BatchNorm | nn.ReLU | nn.MaxPool2d | nn.AvgPool2d):
+            module.register_forward_hook(count)
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, 3, image_size, image_size, device="meta"))
+    return found | {"elementwise": elementwise}
 
 
 def peak_memory(step: Callable[[], object], device: torch.device | str = "cpu") -> int:

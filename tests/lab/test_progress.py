@@ -1,11 +1,14 @@
-"""One line a run: in place in a terminal, now and then in a log, plain text in a notebook."""
+"""One line a run: in place in a terminal, now and then in a log, plain text in a notebook, and a sign of life in a file."""
 
 import sys
+import threading
+import time
 import types
 
 import pytest
+from filelock import FileLock
 
-from sswp_lib.lab import progress
+from sswp_lib.lab import progress, runs
 from sswp_lib.lab.progress import Line, duration
 from sswp_lib.learn.loop import Progress
 
@@ -90,3 +93,50 @@ def test_place_without_a_terminal_is_a_log(monkeypatch):
     assert progress.place() == "log"
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     assert progress.place() == "terminal"
+
+
+@pytest.fixture
+def heartbeat(tmp_path, monkeypatch):
+    """The file for signs of life."""
+    monkeypatch.setenv("SSWP_HEARTBEAT", str(tmp_path / "heartbeat"))
+    return tmp_path / "heartbeat"
+
+
+def test_quiet_line_gives_signs_of_life_but_not_at_every_step(monkeypatch, clock, heartbeat, capsys):
+    line = line_in(monkeypatch, "log", quiet=True)
+    seen = []
+    for step in range(1, 5):
+        clock.seconds += 0.9
+        line.update(at(0, step))
+        seen.append(heartbeat.read_text())
+    assert seen[0] == "search: epoch 1/10 bi-level, loss 1.500, accuracy 25.0 %\n"
+    assert seen[0] == seen[1] == seen[2] != seen[3] and "left" in seen[3]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_file_for_signs_of_life_may_vanish(monkeypatch, clock, tmp_path):
+    monkeypatch.setenv("SSWP_HEARTBEAT", str(tmp_path / "gone" / "heartbeat"))
+    line = line_in(monkeypatch, "log", quiet=True)
+    line.update(at(0, 1))
+    assert line.beaten == clock.seconds and not (tmp_path / "gone").exists()
+
+
+def test_waiting_for_another_process_is_not_silence(monkeypatch, heartbeat, tmp_path):
+    monkeypatch.setattr(progress, "BEAT", 0.1)
+    entered, times = [], set()
+
+    def wait():
+        with runs._locked(tmp_path / "search-1", line_in(monkeypatch, "log")):
+            entered.append(time.monotonic())
+
+    waiting = threading.Thread(target=wait)
+    with FileLock(tmp_path / "search-1.lock"):
+        waiting.start()
+        until = time.monotonic() + 30
+        while len(times) < 3 and time.monotonic() < until:
+            time.sleep(0.05)
+            times |= {heartbeat.stat().st_mtime_ns} if heartbeat.exists() else set()
+        assert len(times) == 3 and entered == []
+        assert heartbeat.read_text() == "search: waiting for another process\n"
+    waiting.join(timeout=30)
+    assert len(entered) == 1

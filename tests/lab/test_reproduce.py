@@ -1,14 +1,27 @@
-"""The notebooks run headlessly at the preset `smoke`, leave their figures, and refuse wrong parameters at once."""
+"""The notebooks run headlessly at the preset `smoke`, leave their figures, and refuse wrong parameters at once.
+
+How they are run is shown with small notebooks, and where no kernel is needed with plain scripts in their place.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
+import types
 
+import nbformat
 import pandas as pd
+import psutil
 import pytest
 
+import sswp_lib.lab
 from sswp_lib.config import InputError, home
-from sswp_lib.lab import records, reproduce
+from sswp_lib.lab import records, report, reproduce, tables
 
 FIGURES = ("views", "phases", "search_curves", "entropy", "operation_shares", "genotype", "memory", "learning_rates", "fine_tuning")
 
@@ -56,3 +69,175 @@ def test_wrong_words_are_refused_before_anything_runs():
         reproduce.reproduce("smok")
     with pytest.raises(InputError, match="no notebook begins with '99'"):
         reproduce.reproduce("smoke", only=["99"])
+    with pytest.raises(InputError, match="no notebook begins with '98'"):
+        reproduce.reproduce("smoke", start="98")
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project of its own, with an empty folder of notebooks and runs that are estimated at no time at all; returns the folder of notebooks."""
+    for module in (reproduce, report, tables, records):
+        monkeypatch.setattr(module, "home", lambda: tmp_path)
+    monkeypatch.setenv("SSWP_RUNS", str(tmp_path / "runs"))
+    estimated(monkeypatch, {})
+    (tmp_path / "notebooks").mkdir()
+    return tmp_path / "notebooks"
+
+
+def estimated(monkeypatch, seconds: dict[str, float]) -> list[tuple]:
+    """Let the runs of the notebooks be estimated at these seconds, others at 0; returns what the estimate is asked for."""
+    asked = []
+
+    def estimate(preset, data, seeds, stems):
+        asked.append((preset, data, seeds, stems))
+        return {stem: seconds.get(stem, 0.0) for stem in stems}
+
+    monkeypatch.setattr(reproduce, "estimate", types.SimpleNamespace(seconds=estimate))
+    return asked
+
+
+@pytest.fixture
+def scripts(project, monkeypatch):
+    """Let notebooks be plain Python scripts, executed without papermill; returns what makes them."""
+    monkeypatch.setattr(reproduce, "command", lambda source, target, given: [sys.executable, str(source)])
+    monkeypatch.setattr(reproduce, "POLL", 0.05)
+
+    def make(**sources: str) -> None:
+        for name, source in sources.items():
+            (project / f"{name.lstrip('n')}.ipynb").write_text(source)
+
+    return make
+
+
+def notebook(path, *cells: str) -> None:
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"# {path.stem}"), *map(nbformat.v4.new_code_cell, cells)])
+    made.cells[1].metadata["tags"] = ["parameters"]
+    made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(made, path)
+
+
+def gone(pid: int) -> bool:
+    """Tell whether a process has ended, whoever is to take note of it."""
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_failing_and_hanging_notebooks_do_not_keep_the_others_from_running(project, monkeypatch, capsys):
+    parameters = 'preset = "?"'
+    notebook(
+        project / "01_hangs.ipynb",
+        parameters,
+        f"import os, pathlib; pathlib.Path({str(project / 'kernel')!r}).write_text(str(os.getpid()))",
+        "import ctypes; ctypes.PyDLL(None).sleep(600)",
+    )  # and keeps all of its threads waiting
+    notebook(project / "02_fails.ipynb", parameters, 'raise ValueError("too small\\nsecond line")')
+    notebook(project / "03_fine.ipynb", parameters, "import os; print(preset, os.environ['OMP_NUM_THREADS'])")
+    estimated(monkeypatch, {"01_hangs": 90.0})  # so it is not the last to start
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(reproduce, "processors", lambda: 6)
+    assert reproduce.reproduce("quick", jobs=2, hang_after=15 / 60) == ["01_hangs", "02_fails"]
+
+    out = capsys.readouterr().out
+    assert "2 of 3 notebooks failed:\n  01_hangs: stopped: no sign of life for 0.25 minutes (log: " in out
+    assert "  02_fails: ValueError: too small (log: " in out and "second line" not in out
+    assert re.search(r"^03_fine: done in 0:\d\d$", out, re.MULTILINE)
+    assert gone(int((project / "kernel").read_text()))
+    assert "ValueError" in reproduce.log_of("02_fails").read_text()
+    figures = project.parent / "figures" / "quick"
+    fine = nbformat.read(figures / "03_fine.ipynb", 4)
+    assert [o["text"] for c in fine.cells if c.cell_type == "code" for o in c.outputs] == ["quick 3\n"]
+    assert fine.metadata["papermill"]["output_path"] == "figures/quick/03_fine.ipynb"
+    page = (figures / "index.html").read_text()
+    assert "This notebook was stopped before its end" in page and "This notebook failed: ValueError: too small" in page
+
+
+def test_sign_of_life_keeps_a_notebook_running(scripts, capsys):
+    beating = "import os, pathlib, time\nfor i in range(8):\n    time.sleep(0.5)\n    pathlib.Path(os.environ['SSWP_HEARTBEAT']).write_text(f'search: epoch {i}')"
+    scripts(n01_beats=beating, n02_silent="import time; time.sleep(60)")
+    assert reproduce.reproduce("quick", jobs=2, hang_after=2 / 60) == ["02_silent"]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("01_beats: done")]
+    assert not any(line.startswith("report: ") for line in lines)  # no notebook was left to report of
+
+
+def test_two_jobs_run_side_by_side(scripts, project):
+    meet = (
+        "import pathlib, time\nfolder, until = pathlib.Path('notebooks'), time.monotonic() + 30\n(folder / '{own}').touch()\n"
+        "while not (folder / '{other}').exists():\n    assert time.monotonic() < until\n    time.sleep(0.05)"
+    )
+    scripts(n01_one=meet.format(own="a", other="b"), n02_two=meet.format(own="b", other="a"))
+    assert reproduce.reproduce("quick", jobs=2) == []
+
+
+def test_one_job_runs_them_one_after_the_other_and_the_longest_first(scripts, project, monkeypatch, capsys):
+    lone = "import pathlib\nbusy = pathlib.Path('busy')\nbusy.touch(exist_ok=False)\nbusy.unlink()"
+    scripts(n01_short=lone, n02_long=lone, n03_middle=lone)
+    asked = estimated(monkeypatch, {"01_short": 10.0, "02_long": 3000.0, "03_middle": 590.0})
+    assert reproduce.reproduce("smoke", jobs=1) == []
+    assert asked == [("smoke", None, 2, ["01_short", "02_long", "03_middle"])]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "about 1:00:30 on 1 process"  # and 10 s for each
+    assert [line.split(":")[0] for line in lines if "started" in line] == ["02_long", "03_middle", "01_short"]
+
+
+def test_expected_time_is_that_of_the_longest_or_of_all_together():
+    assert reproduce.expected({"01": 100.0, "02": 20.0}, 2) == 110
+    assert reproduce.expected({"01": 100.0, "02": 90.0, "03": 90.0}, 2) == 155
+    assert reproduce.expected({"01": 0.0}, 1) == 10
+
+
+def test_failure_without_a_notebook_is_told_by_its_log(scripts, capsys):
+    scripts(n01_broken="import sys; print('first'); sys.exit('no kernel of that name')")
+    earlier = nbformat.v4.new_code_cell("pass", outputs=[nbformat.v4.new_output("error", ename="ValueError", evalue="of an earlier run", traceback=[])])
+    nbformat.write(nbformat.v4.new_notebook(cells=[earlier]), tables.figures_folder("quick") / "01_broken.ipynb")
+    assert reproduce.reproduce("quick") == ["01_broken"]
+    assert f"01_broken: no kernel of that name (log: {reproduce.log_of('01_broken')})" in capsys.readouterr().out
+
+
+def test_chosen_notebooks(scripts):
+    scripts(n01_a="", n02_b="", n03_c="", n04_d="")
+    names = lambda **words: [path.stem for path in reproduce.chosen(**words)]  # noqa: E731
+    assert names() == ["01_a", "02_b", "03_c", "04_d"]
+    assert names(only=["03", "01"]) == ["01_a", "03_c"]
+    assert names(start="03") == ["03_c", "04_d"]
+    assert names(only=["02", "04"], start="03") == ["04_d"]
+    with pytest.raises(InputError, match="none of the notebooks 01 stands at or after '03'"):
+        reproduce.chosen(["01"], "03")
+
+
+def test_command_hands_its_options_on_and_tells_of_failures(call, scripts, monkeypatch, capsys):
+    scripts(n01_a="", n02_b="raise SystemExit('no')", n03_c="")
+    status, out, err = call("reproduce", "--from", "02", "--jobs", "1", "--hang-after", "0.5")
+    assert status == 1 and err == "sswp: 1 of the notebooks failed: 02_b\n"
+    assert "01_a" not in out and "03_c: done" in out
+    assert call("reproduce", "--jobs", "0")[0] == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_ends_all_processes_with_what_they_started(scripts, project, number):
+    scripts(n01_a=(
+        "import pathlib, subprocess, sys, time\nchild = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True)\n"
+        "pathlib.Path('pid.part').write_text(str(child.pid))\npathlib.Path('pid.part').rename('pid')\ntime.sleep(60)"
+    ))  # fmt: skip
+    pid, before = project.parent / "pid", signal.getsignal(number)
+
+    def interrupt():
+        until = time.monotonic() + 30
+        while not pid.exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        reproduce.reproduce("quick")
+    assert gone(int(pid.read_text())) and signal.getsignal(number) is before
+
+
+def test_terminal_shows_what_runs_in_one_line(scripts, monkeypatch, capsys):
+    scripts(n01_a="import os, pathlib, time\npathlib.Path(os.environ['SSWP_HEARTBEAT']).write_text('search: epoch 3/20' + 200 * '.')\ntime.sleep(1)")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "60")
+    assert reproduce.reproduce("quick", jobs=2) == []
+    out, err = capsys.readouterr()
+    lines = err.split("\r\x1b[2K")
+    assert "01_a 0:01 search: epoch 3/20...................................…"[: 57 - 1] + "…" in lines and max(map(len, lines)) == 57
+    assert lines[-1] == "" and "epoch" not in out

@@ -1,0 +1,132 @@
+"""Genotypes drawn: cell by cell (Figure 6, appendix C), their operations by depth, and how they changed over a search."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import graphviz
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from sswp_lib.lab import plots
+from sswp_lib.lab.records import Record
+from sswp_lib.lab.tables import figures_folder
+from sswp_lib.space import CANDIDATES, Genotype, reduction_cells
+
+DOT_PIXELS = (440, 1300)  # height and width that dot's drawing of a cell rarely exceeds
+
+
+def title_of(genotype: Genotype, cell: int) -> str:
+    return f"cell {cell} ({'reduction' if cell in reduction_cells(genotype.num_cells) else 'normal'})"
+
+
+def cell_graph(genotype: Genotype, cell: int, title: str | None = None) -> graphviz.Digraph:
+    """Return one cell as a graphviz graph: inputs left, output right, operations on the edges."""
+    graph = graphviz.Digraph(
+        graph_attr={"rankdir": "LR", "label": title or title_of(genotype, cell), "labelloc": "t", "fontname": "Helvetica", "fontsize": "13", "nodesep": "0.12", "ranksep": "0.35"}
+    )
+    graph.attr("node", fontname="Helvetica", fontsize="11", shape="box", style="rounded,filled", height="0.3", margin="0.1,0.04")
+    graph.attr("edge", fontname="Helvetica", fontsize="9")
+    names = {0: f"cell {cell - 2}" if cell > 1 else "stem", 1: f"cell {cell - 1}" if cell > 0 else "stem "}
+    for node in range(6):
+        graph.node(str(node), names.get(node, f"node {node}"), fillcolor="#dce9f5" if node < 2 else "#f5f0dc")
+    graph.node("out", "output", fillcolor="#dff0df")
+    for position, (name, source) in enumerate(genotype.cells[cell]):
+        graph.edge(str(source), str(2 + position // 2), label=name, color=_hex(name), fontcolor="#333333", penwidth="1.6")
+    for node in range(2, 6):
+        graph.edge(str(node), "out", color="#bbbbbb")
+    return graph
+
+
+def _hex(name: str) -> str:
+    return "#" + "".join(f"{round(255 * c):02x}" for c in plots.OPERATION_COLOURS[name])
+
+
+def cells(found: Genotype, which: Sequence[int] | None = None, columns: int = 2, titles: Sequence[str] | None = None) -> Figure:
+    """Draw cells of a genotype side by side: by graphviz, or by matplotlib where the program `dot` is missing."""
+    which = list(range(found.num_cells)) if which is None else list(which)
+    titles = titles or [title_of(found, cell) for cell in which]
+    lines = math.ceil(len(which) / columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(plots.WIDTH * 1.6, 1.8 * lines), squeeze=False)
+    for a in axes.flat:
+        a.axis("off")
+    draw = _draw_by_dot if shutil.which("dot") else _draw_plainly
+    for a, cell, title in zip(axes.flat, which, titles, strict=False):
+        draw(a, found, cell, title)
+    return figure
+
+
+def _draw_by_dot(axes, found: Genotype, cell: int, title: str) -> None:
+    from io import BytesIO
+
+    graph = cell_graph(found, cell, title)
+    graph.graph_attr["dpi"] = "160"
+    picture = plt.imread(BytesIO(graph.pipe(format="png")))
+    height, width = DOT_PIXELS
+    axes.imshow(picture, extent=(0, picture.shape[1], picture.shape[0], 0), interpolation="antialiased")
+    axes.set(xlim=(0, max(width, picture.shape[1])), ylim=(max(height, picture.shape[0]), 0))  # one scale for all cells
+
+
+def _draw_plainly(axes, found: Genotype, cell: int, title: str) -> None:
+    place = {0: (0, 1.0), 1: (0, -1.0), 2: (1.2, 1.3), 3: (2.0, -1.3), 4: (2.8, 1.3), 5: (3.6, -1.3)}
+    for position, (name, source) in enumerate(found.cells[cell]):
+        (x0, y0), (x1, y1) = place[source], place[2 + position // 2]
+        axes.annotate("", (x1, y1), (x0, y0), arrowprops={"arrowstyle": "-|>", "color": plots.OPERATION_COLOURS[name], "lw": 1.4, "shrinkA": 9, "shrinkB": 9})
+        share = 0.35 + 0.3 * (position % 2)
+        axes.text(x0 + share * (x1 - x0), y0 + share * (y1 - y0), name, fontsize=5, ha="center", va="center", bbox={"fc": "white", "ec": "none", "pad": 0.4})
+    for node, (x, y) in place.items():
+        axes.text(
+            x, y, f"in {node}" if node < 2 else str(node), fontsize=7, ha="center", va="center", bbox={"boxstyle": "round", "fc": "#dce9f5" if node < 2 else "#f5f0dc", "ec": "0.4"}
+        )
+    axes.set(xlim=(-0.4, 4.0), ylim=(-1.8, 1.8))
+    axes.set_title(title, fontsize=8)
+
+
+def save_cells(found: Genotype, name: str, preset: str) -> Path:
+    """Write the genotype's JSON beside its drawing; returns the path."""
+    path = figures_folder(preset) / f"{name}.json"
+    path.write_text(found.to_json() + "\n")
+    return path
+
+
+def published(name: str) -> Figure:
+    """Draw a published normal and reduction cell, the same way as cells found here."""
+    return cells(Genotype.published(name, 3), [0, 1], titles=[f"{name}, normal", f"{name}, reduction"])
+
+
+def operations_by_depth(found: Genotype) -> Figure:
+    """How many of each cell's 8 operations are of each kind, from the input to the output."""
+    figure, axes = plt.subplots(figsize=(plots.WIDTH, 2.9))
+    counts = np.array([[sum(name == op for op, _ in cell) for cell in found.cells] for name in CANDIDATES])
+    bottom = np.zeros(found.num_cells)
+    for name, row in zip(CANDIDATES, counts, strict=True):
+        axes.bar(range(found.num_cells), row, bottom=bottom, color=plots.OPERATION_COLOURS[name], label=name, width=0.8, edgecolor="white")
+        bottom += row
+    for cell in reduction_cells(found.num_cells):
+        axes.annotate("reduction", (cell, 8.1), ha="center", fontsize=7)
+    axes.set(xlabel="cell, from the input", ylabel="operations of the genotype", ylim=(0, 8.8))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(axis="x", visible=False)
+    figure.legend(loc="outside lower center", ncols=4, fontsize=7, frameon=False)
+    return figure
+
+
+def changes(record: Record) -> Figure:
+    """How many of each cell's 14 edges had another best operation than the epoch before, over the search."""
+    best = np.array([row["best"] for row in record.history])  # (epochs, cells, 14)
+    changed = np.vstack([np.zeros((1, best.shape[1])), (best[1:] != best[:-1]).sum(-1)]).T
+    figure, axes = plt.subplots(figsize=(plots.WIDTH, 1.4 + 0.18 * best.shape[1]))
+    image = axes.imshow(changed, aspect="auto", cmap="viridis", vmin=0, extent=(0, len(best), best.shape[1] - 0.5, -0.5), interpolation="nearest")
+    for cell, epoch in record.result["pruned_at"].items():
+        if epoch < len(best):
+            axes.plot([epoch, epoch], [int(cell) - 0.5, int(cell) + 0.5], color="white", lw=1.5)
+            axes.text(epoch + 0.01 * len(best), int(cell), "pruned", va="center", fontsize=6, color="white")
+    axes.set(xlabel="epoch", ylabel="cell")
+    axes.set_yticks(range(0, best.shape[1], max(best.shape[1] // 10, 1)))
+    axes.grid(False)
+    figure.colorbar(image, label="edges with a new best")
+    return figure

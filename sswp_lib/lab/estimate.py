@@ -1,0 +1,101 @@
+"""How long the notebooks will take: the runs that are not there yet, at the seconds that a step takes on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cache
+
+from sswp_lib.config import Config, load_config
+from sswp_lib.lab import runs, studies
+from sswp_lib.lab.studies import Job
+from sswp_lib.learn.data import load
+from sswp_lib.learn.loop import Loop
+from sswp_lib.learn.search import Search
+from sswp_lib.learn.train import Training
+from sswp_lib.space import Genotype
+
+STEPS = 4  # measured after one that is not
+
+
+def plan(number: str, preset: str, data: str | None, seeds: int | None) -> list[Job]:
+    """Return the runs that the notebook of that number asks for with its own parameters, where they can be told beforehand."""
+    config, study = load_config(preset, data), load_config(preset, data, study=True)
+    many, few = seeds or 8, seeds or 3
+    best = dict.fromkeys(("random", "simclr", "concomitant"), 0.1)  # the rates themselves are known later; their number counts
+    arms: dict[str, Callable[[], list[Job]]] = {
+        "01": lambda: [Job({}, config), *studies.few_labels(config, many)],
+        "02": lambda: studies.benchmark(study, few),
+        "03": lambda: studies.ablation(study, studies.pruning_arms(study) | studies.RATIOS | studies.EDGES, few),
+        "04": lambda: [
+            *studies.few_labels(config, few, inits=("simclr",)), *studies.rates_at(config, study, 0.1, few, inits=tuple(best)),
+            *studies.fractions_at(config, study, best, studies.FRACTIONS, few),
+        ],
+        "05": lambda: studies.rates_at(config, study, 0.5, few),
+        "06": lambda: [Job({}, config)],
+        "07": lambda: [
+            *studies.ablation(study, studies.DROPOUT | studies.epoch_arms(study) | studies.batch_arms(study) | studies.OBJECTIVES | studies.gain_arms(study), few),
+            *studies.transfer(study, few, *studies.data_sets(study, None)), *studies.probes(study, few),
+        ],
+    }  # fmt: skip
+    return arms[number]() if number in arms else []
+
+
+def seconds(preset: str, data: str | None, seeds: int | None, names: list[str]) -> dict[str, float]:
+    """Return, for each notebook's name, the seconds of its runs that are not there yet; a run that two share counts once."""
+    counted: set = set()
+    return {name: sum(_cost(job, counted) for job in plan(name[:2], preset, data, seeds)) for name in names}
+
+
+def _cost(job: Job, counted: set) -> float:
+    """Return the seconds of a job, of the search that it needs and of its pre-training."""
+    total, source = 0.0, job.source
+    if isinstance(source, Config):
+        total += _cost(Job({}, source), counted)
+        source = runs.finished(source) or source
+    key = (job.config.part(*(("data", "model", "search") if source is None else ("data", "model", "train"))).__repr__(), repr(job.source))
+    if key in counted:
+        return total
+    counted.add(key)
+    if not isinstance(source, Config) and runs.finished(job.config, source) is not None:
+        return total
+    if source is not None and job.config.train.init == "simclr":
+        total += _cost(Job({}, runs.pretraining(job.config), job.source), counted)
+    return total + _steps(job) * _step_seconds(_plain(job), source is not None)
+
+
+def _plain(job: Job) -> Config:
+    """Return the configuration without what hardly changes a step's time, so that few are measured."""
+    same = {
+        "train.init": "random",
+        "train.lr": 0.1,
+        "train.labels": 1.0,
+        "train.labels_per_class": None,
+        "train.freeze": "none",
+        "train.validation": 0.0,
+        "search.epochs": 30,
+        "search.skip_dropout": 0.0,
+        "data.classes": None,
+    }
+    return job.config.changed(**same, **{"search.prune": "none", "search.ratios": (0.0, 1.0)}, seed=0)
+
+
+def _steps(job: Job) -> int:
+    config, count = job.config, len(load(job.config.data).train)
+    if job.source is None:
+        return config.search.epochs * (count // 2 // config.search.batch_size)
+    t, classes = config.train, len(load(config.data).classes)
+    labelled = t.labels_per_class * classes if t.labels_per_class else count * (1 - t.validation) * t.labels
+    return t.epochs * max(int(labelled) // t.batch_size, 1)
+
+
+@cache
+def _step_seconds(config: Config, training: bool) -> float:
+    data, device = load(config.data, runs.default_device()), runs.default_device()
+    loop: Loop = Training(config, data, Genotype.published("DARTS_V2", config.model.num_cells), device=device) if training else Search(config, data, device)
+    steps = loop.advance()
+    next(steps)
+    started = time.monotonic()
+    for _ in range(STEPS):
+        next(steps)
+    return (time.monotonic() - started) / STEPS

@@ -1,0 +1,216 @@
+"""The report of a preset: one HTML file with every claim, table and figure of its executed notebooks, and what they cost.
+
+It needs nothing beside itself: figures are embedded, there is no script, and nothing is fetched. What is missing or cannot be read is
+said in it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64encode
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from sswp_lib.config import InputError, home, load_config
+from sswp_lib.lab import files, records
+from sswp_lib.lab.progress import duration
+from sswp_lib.lab.records import Record
+from sswp_lib.lab.tables import figures_folder
+
+SMALL = ("smoke", "quick")  # presets whose numbers are not the paper's
+MARKS = {"seen": "✓", "contradicted": "✗", "undecided": "?"}
+LEDGER = ("claim", "section", "paper", "measure", "mean", "low", "high", "n", "preset", "verdict")
+KINDS = {"search": "searches", "train": "trainings", "memory": "measurements of memory"}
+RESOLUTION = 200  # pixels an inch of a figure that does not say
+
+
+def executed(preset: str) -> list[Path]:
+    """Return the preset's executed notebooks in order."""
+    return sorted((home() / "figures" / preset).glob("[0-9]*.ipynb"))
+
+
+def build(preset: str) -> Path:
+    """Write figures/<preset>/index.html; returns its path.
+
+    Raises:
+        InputError: an unknown preset, or one of which no notebook has been executed.
+    """
+    own = load_config(preset).data.name
+    if not executed(preset):
+        raise InputError(f"no notebook has been executed at preset {preset!r}; start with: sswp reproduce --preset {preset}")
+    found, broken = finished_runs()
+    newest = max(found, key=lambda r: str(r.provenance.get("finished", "")), default=None)
+    sections = [section(stem, preset, own) for stem in _stems(preset)]
+    content = {
+        "preset": preset, "small": preset in SMALL, "data": sorted({s["data"] for s in sections if s["data"]}), "newest": newest.provenance if newest else {},
+        "ledger": ledger(preset), "sections": sections, "marks": MARKS, "cost": cost(found), "broken": broken,
+    }  # fmt: skip
+    path = figures_folder(preset) / "index.html"
+    files.write(path, _template().render(content).encode())
+    return path
+
+
+def _template():
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"shown": shown, "is_number": is_number}
+    return environment.get_template("report.html")
+
+
+def _stems(preset: str) -> list[str]:
+    """Return the notebooks' names in order: the project's, and executed ones of a number that it no longer has."""
+    own = [path.stem for path in (home() / "notebooks").glob("[0-9]*.ipynb")]
+    numbers = {_number(stem) for stem in own}
+    return sorted([*own, *(path.stem for path in executed(preset) if _number(path.stem) not in numbers)])
+
+
+def _number(stem: str) -> str:
+    return stem.partition("_")[0]
+
+
+def section(stem: str, preset: str, own_data: str) -> dict[str, Any]:
+    """Return what the report shows of a notebook: title, how it was executed, tables, figures and what could not be read."""
+    folder, number = figures_folder(preset), _number(stem)
+    done, source = read_notebook(folder / f"{stem}.ipynb"), read_notebook(home() / "notebooks" / f"{stem}.ipynb")
+    how, notes = done.get("metadata", {}).get("papermill", {}), []
+    tables = [table(path, notes) for path in sorted(folder.glob(f"{number}_*.csv")) if not path.stem.endswith(("_claims", "_runs"))]
+    pictures = [figure(path, notes) for path in in_order(sorted(folder.glob(f"{number}_*.png")), _text(source, "code") or _text(done, "code"))]
+    return {
+        "number": number, "title": heading(done) or heading(source) or stem, "problem": problem(done), "notes": notes,
+        "data": (how.get("parameters", {}).get("data") or own_data) if done else None,
+        "when": (how.get("end_time") or "")[:16].replace("T", " "), "took": duration(how["duration"]) if how.get("duration") else None,
+        "tables": [t for t in tables if t], "figures": [f for f in pictures if f],
+    }  # fmt: skip
+
+
+def read_notebook(path: Path) -> dict[str, Any]:
+    """Return a notebook as plain data; empty where there is none or it cannot be read."""
+    try:
+        plain = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return plain if isinstance(plain, dict) else {}
+
+
+def _text(notebook: dict[str, Any], kind: str) -> str:
+    return "\n".join("".join(cell["source"]) for cell in notebook.get("cells", []) if cell["cell_type"] == kind)
+
+
+def heading(notebook: dict[str, Any]) -> str | None:
+    """Return a notebook's first heading as plain text."""
+    found = re.search(r"^#+\s+(.+)$", _text(notebook, "markdown"), re.MULTILINE)
+    return _plain(found[1]) if found else None
+
+
+def _plain(line: str) -> str:
+    return re.sub(r"^#+\s*|\*\*|`", "", line.strip()).strip()
+
+
+def last_error(notebook: dict[str, Any]) -> str | None:
+    """Return the last error of an executed notebook in one line: its name and the first line of what it says."""
+    outputs = [output for cell in notebook.get("cells", []) for output in cell.get("outputs", []) if output.get("output_type") == "error"]
+    if not outputs:
+        return None
+    said = (outputs[-1]["evalue"].strip().splitlines() or [""])[0][:200]
+    return f"{outputs[-1]['ename']}: {said}" if said else outputs[-1]["ename"]
+
+
+def problem(done: dict[str, Any]) -> str | None:
+    """Return why an executed notebook is not whole; None where it is."""
+    if not done:
+        return "This notebook has not been executed at this preset; what stands here is from earlier, if anything."
+    error = last_error(done)
+    if error:
+        return f"This notebook failed: {error}. What stands here is what it left until then, or from earlier."
+    how = done.get("metadata", {}).get("papermill")
+    return "This notebook was stopped before its end. What stands here is what it left until then, or from earlier." if how and not how.get("end_time") else None
+
+
+def in_order(paths: list[Path], source: str) -> list[Path]:
+    """Return figures in the order in which their names first appear in a notebook's source; then the others."""
+    places = {path: re.search(rf"\b{re.escape(path.stem)}\b", source) for path in paths}
+    return sorted(paths, key=lambda path: places[path].start() if places[path] else len(source))
+
+
+def _read_csv(path: Path, notes: list[str]) -> pd.DataFrame | None:
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        notes.append(f"{path.name} cannot be read ({files.reason(error)}); left out.")
+    return None
+
+
+def table(path: Path, notes: list[str]) -> dict[str, Any] | None:
+    """Return a table with its caption: the first line of the Markdown file of the same name, else the name."""
+    found, beside = _read_csv(path, notes), path.with_suffix(".md")
+    lines = beside.read_text(errors="replace").strip().splitlines() if beside.is_file() else []
+    return None if found is None else {"caption": _plain(lines[0]) if lines else _name(path), "columns": list(found.columns), "rows": found.to_numpy().tolist()}
+
+
+def _name(path: Path) -> str:
+    return path.stem.partition("_")[2].replace("_", " ")
+
+
+def figure(path: Path, notes: list[str]) -> dict[str, Any] | None:
+    """Return a figure as base64, with its caption (the PNG's text "Description") and its width on a page."""
+    try:
+        with Image.open(path) as image:
+            image.load()  # or a cut file would pass
+            caption, width, dpi = image.info.get("Description", "").strip(), image.width, image.info.get("dpi", (RESOLUTION,))[0]
+        content = path.read_bytes()
+    except (OSError, SyntaxError, ValueError) as error:
+        notes.append(f"{path.name} cannot be read ({files.reason(error)}); left out.".replace(str(path), path.name))
+        return None
+    return {"name": path.stem, "caption": caption, "alt": caption or _name(path), "width": round(96 * width / (dpi or RESOLUTION)), "content": b64encode(content).decode()}
+
+
+def ledger(preset: str) -> dict[str, Any]:
+    """Return all notebooks' claims as rows, how many have which verdict, and what could not be read."""
+    notes: list[str] = []
+    parts = {path: _read_csv(path, notes) for path in sorted(figures_folder(preset).glob("[0-9]*_claims.csv"))}
+    whole = [part.assign(number=_number(path.stem)) for path, part in parts.items() if part is not None]
+    if not whole:
+        return {"columns": [], "rows": [], "counts": {}, "notes": notes}
+    claims = pd.concat(whole, ignore_index=True).fillna("")
+    columns = [c for c in LEDGER if c in claims] + [c for c in claims if c not in (*LEDGER, "number")]
+    absent = [f"{path.name} has no column {name!r}." for path, part in parts.items() if part is not None for name in LEDGER if name not in part]
+    counts = dict.fromkeys(MARKS, 0) | Counter(claims.get("verdict", []))
+    return {"columns": columns, "rows": claims.to_dict("records"), "counts": counts, "notes": notes + absent}
+
+
+def finished_runs() -> tuple[list[Record], list[str]]:
+    """Return the records of the run store, and the names of the runs whose record cannot be read."""
+    found, broken = [], []
+    for path in sorted(records.root().glob("*/record.json")):
+        try:
+            found.append(records.read(path))
+        except InputError:
+            broken.append(path.parent.name)
+    return found, broken
+
+
+def cost(found: list[Record]) -> list[dict[str, Any]]:
+    """Return for each kind of run, and for all, how many there are and the hours that their devices were at them."""
+    kinds = [kind for kind in KINDS if any(r.kind == kind for r in found)] + sorted({r.kind for r in found} - set(KINDS))
+    rows = []
+    for name, part in [*((KINDS.get(kind, kind), [r for r in found if r.kind == kind]) for kind in kinds), ("all", found)]:
+        seconds = sum(float(r.provenance.get("seconds", 0)) for r in part)
+        devices = sorted({str(r.provenance.get("device", "unknown")) for r in part})
+        rows.append({"kind": name, "runs": len(part), "hours": f"{seconds / 3600:.2f}", "time": duration(seconds), "devices": ", ".join(devices)})
+    return rows if found else []
+
+
+def is_number(text: str) -> bool:
+    """Tell whether a cell of a table is to be aligned as a number."""
+    return bool(re.fullmatch(r"[-+−]?\d+(\.\d+)?(e[-+]?\d+)?( ?%)?", str(text).strip()))
+
+
+def shown(text: str) -> str:
+    """Return a cell's text: numbers with many decimals are shortened, an empty cell is a dash."""
+    text = str(text).strip()
+    return f"{float(text):.5g}" if re.fullmatch(r"-?\d+\.\d{5,}(e[-+]?\d+)?", text) else text or "–"

@@ -1,0 +1,203 @@
+"""What the notebooks compare: each comparison as the list of runs that it needs, so that they can be shared, counted and timed.
+
+Paper: section 4 and appendix B. A comparison's searches and trainings differ from the study's configuration only in what their
+labels say. Every architecture is judged as the paper does, by training it from scratch, and beside that by fine-tuning it from
+its concomitant weights; both on the same labels, by the same recipe, paired by seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+
+from sswp_lib.config import DATA_DEFAULTS, Config, InputError, load_config, parse_settings
+from sswp_lib.lab import runs
+from sswp_lib.lab.records import Done
+from sswp_lib.learn.data import generator, load
+from sswp_lib.space import CANDIDATES, Genotype, derive
+from sswp_lib.space import EDGES as CELL_EDGES
+
+Settings = dict[str, Any]
+FRACTIONS = (0.1, 0.3, 0.5, 0.7, 0.9)  # Figure 5
+LEARNING_RATES = (0.01, 0.025, 0.1, 0.2, 0.5)  # Table 4a
+FEW_LABEL_RATES = (0.01, 0.03, 0.1)  # ours
+PUBLISHED = {"DARTS_V1": "DARTS (1st order)", "DARTS_V2": "DARTS (2nd order)", "PDARTS": "P-DARTS", "PC_DARTS_CIFAR": "PC-DARTS"}  # name here: row of Table 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that a comparison needs. `source` is None for a search, else what is trained: a search's configuration or a genotype."""
+
+    labels: Settings
+    config: Config
+    source: Config | Genotype | None = None
+
+
+def carry_out(jobs: Iterable[Job], device: str | None = None) -> list[Done]:
+    """Return the jobs' records, doing those that are not there; searches show a progress line."""
+    done = []
+    for job in jobs:
+        if job.source is None:
+            record = runs.search(job.config, device)
+        else:
+            source = runs.search(job.source, device) if isinstance(job.source, Config) else job.source
+            record = runs.train(job.config, source, device=device, quiet=True)
+        done.append(Done(job.labels, record))
+    return done
+
+
+def few_labels(config: Config, seeds: int, rates: Sequence[float] = FEW_LABEL_RATES, inits: Sequence[str] = ("random", "concomitant")) -> list[Job]:
+    """Section 4.4: fine-tune what one search found, by initialisation, learning rate and seed."""
+    every = [(init, lr, seed) for init in inits for lr in rates for seed in range(seeds)]
+    return [Job({"init": i, "lr": lr, "seed": s}, config.changed(**{"train.init": i, "train.lr": lr, "seed": s}), config) for i, lr, s in every]
+
+
+def labelled(config: Config, study: Config, fraction: float, init: str, lr: float, seed: int) -> Job:
+    """Fine-tune what the search `config` found on a fraction of the labels, by the study's recipe."""
+    training = {name: getattr(study.train, name) for name in ("epochs", "batch_size", "cutout", "shift", "drop_path", "auxiliary")}
+    changes = {f"train.{name}": value for name, value in {**training, "labels": fraction, "labels_per_class": None, "init": init, "lr": lr}.items()}
+    return Job({"init": init, "fraction": fraction, "lr": lr, "seed": seed}, config.changed(**changes, seed=seed), config)
+
+
+def rates_at(config: Config, study: Config, fraction: float, seeds: int, rates: Sequence[float] = LEARNING_RATES, inits: Sequence[str] = ("simclr", "concomitant")) -> list[Job]:
+    """Table 4a: learning rates of fine-tuning at one labelled fraction."""
+    return [labelled(config, study, fraction, init, lr, seed) for init in inits for lr in rates for seed in range(seeds)]
+
+
+def fractions_at(config: Config, study: Config, best: dict[str, float], fractions: Sequence[float], seeds: int) -> list[Job]:
+    """Figure 5: labelled fractions, each initialisation at its own learning rate `best`."""
+    return [labelled(config, study, fraction, init, lr, seed) for init, lr in best.items() for fraction in fractions for seed in range(seeds)]
+
+
+def judged(study: Config, labels: Settings, source: Config | Genotype, seed: int) -> list[Job]:
+    """Train from scratch and, where a search left weights, fine-tune from them: the same labels and recipe."""
+    inits = {"scratch": "random"} | ({"fine-tuned": "concomitant"} if isinstance(source, Config) else {})
+    return [Job({**labels, "what": what, "seed": seed}, study.changed(**{"train.init": init, "seed": seed}), source) for what, init in inits.items()]
+
+
+def ablation(study: Config, arms: dict[str, Settings], seeds: int) -> list[Job]:
+    """Search each arm with each seed, and judge what it found."""
+    jobs = []
+    for arm, settings in arms.items():
+        for seed in range(seeds):
+            searched = study.changed(**settings, seed=seed)
+            jobs += [Job({"arm": arm, "what": "search", "seed": seed}, searched), *judged(study, {"arm": arm}, searched, seed)]
+    return jobs
+
+
+def random_genotype(num_cells: int, seed: int) -> Genotype:
+    """Return a genotype derived, with the usual caps, from architecture parameters drawn at random."""
+    return derive(torch.randn(num_cells, len(CELL_EDGES), len(CANDIDATES), generator=generator(seed, "random genotype")))
+
+
+def benchmark(study: Config, seeds: int) -> list[Job]:
+    """Table 1: what searches found here, published cells and random genotypes, each trained from scratch with each seed."""
+    jobs, cells = [], study.model.num_cells
+    for seed in range(seeds):
+        jobs += judged(study, {"arm": "SSWP-NAS (here)"}, study.changed(seed=seed), seed)[:1]
+        jobs += judged(study, {"arm": "random genotypes"}, random_genotype(cells, seed), seed)
+        for name in PUBLISHED:
+            jobs += judged(study, {"arm": name}, Genotype.published(name, cells), seed)
+    return jobs
+
+
+def without_pruning(study: Config) -> Settings:
+    """The settings of a search whose cells are all fixed at its end: the warm-up stays, the rest is bi-level."""
+    warm_up = study.search.ratios[0]
+    return {"search.prune": "none", "search.ratios": (warm_up, 1 - warm_up)}
+
+
+def pruning_arms(study: Config) -> dict[str, Settings]:
+    """Table 3a: objective and progressive pruning."""
+    ways = {"": without_pruning(study), "+BPP": {"search.prune": "backward"}, "+FPP": {}}
+    return {name + way: {**objective, **settings} for name, objective in (("SL", {"search.objective": "supervised"}), ("SSL", {})) for way, settings in ways.items()}
+
+
+RATIOS = {"shorter": {"search.ratios": (0.2, 0.6, 0.2)}, "longer": {"search.ratios": (0.2, 0.2, 0.6)}, "default": {"search.ratios": (0.2, 0.4, 0.4)}}  # Table 3b
+EDGES = {"all 14 until the end": {"search.edges": "all"}, "top 2 a node at once": {"search.edges": "top2"}}
+DROPOUT = {f"{p:g}": {"search.skip_dropout": p} for p in (0.0, 0.2, 0.5)}  # Table 3c
+OBJECTIVES = {"BYOL": {"search.objective": "byol"}, "SimCLR": {}}  # section 3.3
+
+
+def epoch_arms(study: Config) -> dict[str, Settings]:
+    """Figure 4: half, once and twice the epochs."""
+    return {f"{e} epochs": {"search.epochs": e} for e in (max(study.search.epochs // 2, 3), study.search.epochs, 2 * study.search.epochs)}
+
+
+def batch_arms(study: Config) -> dict[str, Settings]:
+    """Figure 4: half, once and twice the batch."""
+    return {f"batch {b}": {"search.batch_size": b} for b in (study.search.batch_size // 2, study.search.batch_size, 2 * study.search.batch_size)}
+
+
+def gain_arms(study: Config) -> dict[str, Settings]:
+    """Table 4b: FPP and skip dropout, with and without."""
+    off, no_dropout = without_pruning(study), {"search.skip_dropout": 0.0}
+    return {"neither": {**off, **no_dropout}, "dropout": off, "FPP": no_dropout, "FPP and dropout": {}}
+
+
+def transfer(study: Config, seeds: int, search_on: Settings, train_on: Settings) -> list[Job]:
+    """Table 3d: search on data set A or on B, train from scratch on B."""
+    jobs = []
+    for arm, data in (("transfer", search_on), ("proxy-free", train_on)):
+        for seed in range(seeds):
+            searched = study.changed(**data, seed=seed)
+            jobs += [Job({"arm": arm, "what": "search", "seed": seed}, searched), *judged(study.changed(**train_on), {"arm": arm}, searched, seed)[:1]]
+    return jobs
+
+
+def data_sets(config: Config, other: str | None) -> tuple[Settings, Settings]:
+    """Return what the transfer changes to search on A and to train on B: B is `other`, or A and B are the halves of the data set's classes."""
+    if other is not None:
+        return {}, {**{k: v for k, v in DATA_DEFAULTS.get(other, {}).items() if k.startswith("data.")}, "data.name": other}
+    classes = load(config.data).classes
+    if len(classes) < 4:
+        raise InputError(f"{config.data.name} has {len(classes)} classes; expected 4 or more to search on half of them, or another data set to train on")
+    half = len(classes) // 2
+    return {"data.classes": classes[:half]}, {"data.classes": classes[half:]}
+
+
+def probes(study: Config, seeds: int, lr: float = 0.1) -> list[Job]:
+    """Table 6: pre-train what a supervised and a self-supervised search found with SimCLR, then learn the classifier alone."""
+    arms = {name.removesuffix("+FPP"): settings for name, settings in pruning_arms(study).items() if name.endswith("+FPP")}
+    probe = {"train.init": "simclr", "train.freeze": "backbone", "train.lr": lr}
+    return [
+        Job({"arm": arm, "what": "probe", "seed": s}, study.changed(**probe, seed=s), study.changed(**settings, seed=s)) for arm, settings in arms.items() for s in range(seeds)
+    ]
+
+
+def configured(preset: str, data: str | None, seeds: int, settings: Sequence[str] = ()) -> tuple[Config, Config]:
+    """Return a notebook's configuration and that of its comparisons of many searches.
+
+    Raises:
+        InputError: whatever is wrong with a notebook's parameters, before anything is computed.
+    """
+    if not isinstance(seeds, int) or seeds < 1:
+        raise InputError(f"seeds is {seeds!r}; expected a whole number above 0 (2 or more give an interval)")
+    given = parse_settings(settings)
+    config, study = (load_config(preset, data, settings=given, study=study) for study in (False, True))
+    load(config.data)  # a missing folder is said here
+    return config, study
+
+
+def described(config: Config, seeds: int, preset: str, device: str) -> pd.DataFrame:
+    """Return one line that says what a notebook is about to do, and where."""
+    model, search = config.model, config.search
+    row = {
+        "data": config.data.name,
+        "pixels": config.data.image_size,
+        "C": model.init_channels,
+        "L": model.num_cells,
+        "search epochs": search.epochs,
+        "seeds": seeds,
+        "preset": preset,
+    }
+    return pd.DataFrame([{**row, "device": device}])
+
+
+def recipe(study: Config, frame: pd.DataFrame) -> str:
+    """Return the words of a caption that say what networks were trained on, and how long."""
+    return f"{study.data.name}, {int(frame['labels'].median())} labels, {study.train.epochs} epochs, learning rate {study.train.lr:g}"

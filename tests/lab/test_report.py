@@ -1,0 +1,176 @@
+"""The report: whole in one file, honest about what is missing, and unharmed by what a file of figures may hold."""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64decode
+from html.parser import HTMLParser
+
+import nbformat
+import pytest
+from PIL import Image, PngImagePlugin
+
+from sswp_lib.config import InputError
+from sswp_lib.lab import records, report, tables
+
+CLAIMS = """claim,section,paper,measure,mean,low,high,n,preset,verdict
+longer is better,4.3,+0.2,points,1.5,0.5,2.5,3,quick,seen
+wider is better,4.3,+0.1,points,-2.0,-3.0,-1.0,3,quick,contradicted
+deeper is better,4.3,a picture,points,0.1,-1.0,1.2,3,quick,undecided
+"""
+OLD_CLAIMS = "claim,section,mean,low,high,n,preset,verdict\nan older claim,4.4,7.69,1.25,14.14,8,quick,seen\n"
+
+
+class Page(HTMLParser):
+    """What a browser would see of a page: tags with their attributes, and text."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.text = re.sub(r"\s+", " ", " ".join(self.words))
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    def all(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def notebook(path, title: str, code: str, error: tuple[str, str] | None = None, ended: str | None = "2026-01-02T03:04:05+00:00") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cell = nbformat.v4.new_code_cell(code)
+    cell["outputs"] = [nbformat.v4.new_output("error", ename=error[0], evalue=error[1], traceback=[])] if error else []
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"Before.\n\n# {title}\n\n## Later"), cell])
+    made.metadata["papermill"] = {"parameters": {"preset": "quick"}, "end_time": ended, "duration": 61.0, "exception": True if error else None}
+    nbformat.write(made, path)
+
+
+def picture(path, colour: str, caption: str | None = None) -> None:
+    info = PngImagePlugin.PngInfo()
+    if caption:
+        info.add_text("Description", caption)
+    Image.new("RGB", (40, 20), colour).save(path, pnginfo=info, dpi=(200, 200))
+
+
+def record(runs, name: str, kind: str, seconds: float, finished: str, commit: str) -> None:
+    provenance = {"seconds": seconds, "resumed": 0, "finished": finished, "commit": commit, "device": "cpu", "hardware": f"machine of {name}", "torch": "9.9"}
+    (runs / name).mkdir(parents=True)
+    (runs / name / "record.json").write_text(json.dumps({"name": name, "kind": kind, "config": {}, "seed": 0, "result": {}, "provenance": provenance}))
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch, runs_folder):
+    """A project with an executed notebook, one that failed, one that was never executed, figures, tables, claims and runs."""
+    for module in (report, tables, records):
+        monkeypatch.setattr(module, "home", lambda: tmp_path)
+    folder = tmp_path / "figures" / "quick"
+    code = 'plots.save(a, "01_zebra", preset)\nplots.save(b, "01_ant", preset)'
+    notebook(tmp_path / "notebooks" / "01_first.ipynb", "1 · The **first** one", code)
+    notebook(folder / "01_first.ipynb", "1 · The **first** one", code)
+    notebook(tmp_path / "notebooks" / "02_second.ipynb", "2 · Second", "pass")
+    notebook(folder / "02_second.ipynb", "2 · Second", "pass", error=("ValueError", "too <b>small</b>\nsecond line"))
+    notebook(tmp_path / "notebooks" / "03_third.ipynb", "3 · Third", "pass")
+    for name, colour in (("01_ant", "red"), ("01_bee", "green"), ("01_zebra", "blue")):
+        picture(folder / f"{name}.png", colour, {"01_ant": "An ant <script>alert(1)</script> & more"}.get(name))
+    (folder / "01_sizes.csv").write_text('what,"value, in <i>m</i>"\nlength,63.777777777777778\n')
+    (folder / "01_sizes.md").write_text("# **Sizes** of things (preset quick)\n\n| a |\n")
+    (folder / "01_sizes_runs.csv").write_text("secret\nof every run\n")
+    (folder / "01_claims.csv").write_text(CLAIMS)
+    (folder / "02_claims.csv").write_text(OLD_CLAIMS)
+    record(runs_folder, "search-1", "search", 5400.0, "2026-01-02T00:00:00Z", "older")
+    record(runs_folder, "search-2", "search", 1800.0, "2026-01-03T00:00:00Z", "newest")
+    record(runs_folder, "train-1", "train", 360.0, "2026-01-01T00:00:00Z", "oldest")
+    return folder
+
+
+def built(preset: str = "quick") -> tuple[str, Page]:
+    text = report.build(preset).read_text()
+    return text, Page(text)
+
+
+def test_every_figure_is_embedded_in_the_notebooks_order(house):
+    _, page = built()
+    contents = [b64decode(image["src"].removeprefix("data:image/png;base64,")) for image in page.all("img")]
+    assert contents == [(house / f"01_{name}.png").read_bytes() for name in ("zebra", "ant", "bee")]
+    assert [image["alt"] for image in page.all("img")] == ["zebra", "An ant <script>alert(1)</script> & more", "bee"]
+    assert {image["width"] for image in page.all("img")} == {"19"}  # 40 pixels at 200 an inch
+
+
+def test_page_needs_nothing_from_outside(house):
+    text, page = built()
+    assert page.all("script") == page.all("link") == page.all("iframe") == [] and "@import" not in text and "url(" not in text
+    references = [value for _, attributes in page.tags for name, value in attributes.items() if name in ("src", "href", "srcset", "action", "data", "poster")]
+    assert references and all(value.startswith(("#", "data:image/png;base64,")) for value in references)
+    places = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert {value[1:] for value in references if value.startswith("#")} <= set(places) and len(places) == len(set(places))
+    assert {"#notebook-01", "#notebook-02", "#notebook-03"} <= set(references)
+
+
+def test_markup_in_captions_tables_and_errors_is_escaped(house):
+    text, page = built()
+    assert "An ant <script>alert(1)</script> & more" in page.text and "<script" not in text
+    assert "value, in <i>m</i>" in page.text and "<i>" not in text
+    assert "ValueError: too <b>small</b>" in page.text and "<b>" not in text
+
+
+def test_captions_and_numbers_of_tables(house):
+    text, page = built()
+    assert "<caption>Sizes of things (preset quick)</caption>" in text
+    assert "63.778" in page.text and "63.7777" not in page.text
+    assert "of every run" not in page.text
+
+
+def test_ledger_counts_verdicts_and_tolerates_missing_columns(house):
+    _, page = built()
+    assert "✓ 2 seen" in page.text and "✗ 1 contradicted" in page.text and "? 1 undecided" in page.text
+    assert "an older claim" in page.text and "✗ contradicted" in page.text
+    assert "02_claims.csv has no column 'paper'." in page.text and "01_claims.csv has no column" not in page.text
+
+
+def test_what_is_missing_or_failed_is_said(house):
+    (house / "01_bee.png").write_bytes((house / "01_bee.png").read_bytes()[:60])
+    (house / "01_sizes.csv").write_bytes(b"")
+    _, page = built()
+    assert "This notebook failed: ValueError: too <b>small</b>." in page.text and "second line" not in page.text
+    assert "3 · Third This notebook has not been executed at this preset" in page.text
+    assert "01_bee.png cannot be read" in page.text and "01_sizes.csv cannot be read" in page.text
+    assert len(page.all("img")) == 2
+    notebook(house / "02_second.ipynb", "2 · Second", "pass", ended=None)
+    assert "This notebook was stopped before its end." in built()[1].text
+
+
+def test_cost_and_environment_come_from_the_records(house, runs_folder):
+    _, page = built()
+    assert "searches 2 2.00 2:00:00 cpu trainings 1 0.10 6:00 cpu all 3 2.10 2:06:00 cpu" in page.text
+    assert "Newest run 2026-01-03T00:00:00Z Git commit newest" in page.text and "machine of search-2" in page.text and "machine of search-1" not in page.text
+    (runs_folder / "search-2" / "record.json").write_text("{")
+    _, page = built()
+    assert "cannot be read: search-2." in page.text and "searches 1 1.50" in page.text and "Git commit older" in page.text
+
+
+def test_store_without_runs_is_said(house, monkeypatch, tmp_path):
+    monkeypatch.setenv("SSWP_RUNS", str(tmp_path / "elsewhere"))
+    _, page = built()
+    assert page.text.count("here is no finished run in the run store") == 2 and "Git commit unknown" in page.text
+
+
+def test_small_presets_say_so(house, tmp_path):
+    sentence = "Numbers at preset quick are the method's at that size, not the paper's."
+    assert sentence in built()[1].text
+    notebook(tmp_path / "figures" / "cifar" / "01_first.ipynb", "1 · First", "pass")
+    _, page = built("cifar")
+    assert "not the paper's" not in page.text and "Data cifar10" in page.text and "No claim has been measured" in page.text
+
+
+def test_wrong_or_empty_preset_is_refused(house):
+    with pytest.raises(InputError, match="did you mean 'quick'"):
+        report.build("quik")
+    with pytest.raises(InputError, match="no notebook has been executed at preset 'paper'"):
+        report.build("paper")
+    assert not (house.parent / "paper").exists()
