@@ -259,8 +259,8 @@ _AS_PAPER: dict[str, Any] = {"search.ratios": (0.2, 0.4, 0.4), "search.edges": "
 
 STUDIES: dict[str, dict[str, Any]] = {
     "smoke": {**_AS_PAPER, "search.epochs": 4, "train.batch_size": 10},
-    "quick": {**_AS_PAPER, "search.epochs": 20, "train.labels_per_class": 10, "train.epochs": 40, "train.batch_size": 50, "train.lr": 0.03},
-    "cifar": {**_AS_PAPER, "search.epochs": 50, "train.epochs": 50},
+    "quick": {**_AS_PAPER, "search.epochs": 15, "train.labels_per_class": 10, "train.epochs": 40, "train.batch_size": 50, "train.lr": 0.03},
+    "cifar": {**_AS_PAPER, "search.epochs": 15, "train.epochs": 15, "train.batch_size": 256, "train.lr": 0.1},
     "paper": {},
 }
 

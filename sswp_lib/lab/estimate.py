@@ -28,7 +28,7 @@ def plan(number: str, preset: str, data: str | None, seeds: int | None) -> list[
         "02": lambda: studies.benchmark(study, few),
         "03": lambda: studies.ablation(study, studies.pruning_arms(study) | studies.RATIOS | studies.EDGES, few),
         "04": lambda: [
-            *studies.few_labels(config, few, inits=("simclr",)), *studies.rates_at(config, study, 0.1, few, inits=tuple(best)),
+            *studies.few_labels(config, few, inits=("simclr",)), *studies.rates_at(config, study, 0.1, few, (0.025, 0.1, 0.2), tuple(best)),
             *studies.fractions_at(config, study, best, studies.FRACTIONS, few),
         ],
         "05": lambda: studies.rates_at(config, study, 0.5, few),
@@ -60,7 +60,8 @@ def _cost(job: Job, counted: set) -> float:
     if not isinstance(source, Config) and runs.finished(job.config, source) is not None:
         return total
     if source is not None and job.config.train.init == "simclr":
-        total += _cost(Job({}, runs.pretraining(job.config), job.source), counted)
+        seed = job.source.seed if isinstance(job.source, Config) else job.config.seed
+        total += _cost(Job({}, runs.pretraining(job.config, seed), job.source), counted)
     return total + _steps(job) * _step_seconds(_plain(job), source is not None)
 
 

@@ -28,7 +28,7 @@ from sswp_lib.lab.progress import duration
 from sswp_lib.lab.records import root
 from sswp_lib.lab.tables import figures_folder
 
-SEEDS = {"smoke": 2}  # of each comparison; other presets: the notebooks' own default
+SEEDS = {"smoke": 2, "cifar": 2}  # of each comparison; other presets: the notebooks' own default
 HANG_AFTER = 20.0  # minutes without a sign of life
 OVERHEAD = 10.0  # seconds that a notebook takes beside its runs: starts of papermill and kernel, imports, figures
 POLL = 0.5  # seconds from one look at the processes to the next

@@ -31,6 +31,7 @@ from sswp_lib.space import Genotype
 
 FORMAT = 1  # of records; part of every name
 CHECKPOINT_SECONDS = 60.0  # between checkpoints within an epoch; each epoch's end has one anyway
+EPOCH_SECONDS = 1.0  # epochs shorter than this share one
 
 __all__ = ["Record", "default_device", "everything", "find", "finished", "memory", "root", "search", "train"]
 
@@ -59,7 +60,7 @@ def train(
     genotype = source.genotype if isinstance(source, Record) else source
     start, state, new = None, None, []
     if config.train.init == "simclr":
-        start = train(pretraining(config), genotype, device=device, quiet=quiet, tensorboard=tensorboard)
+        start = train(pretraining(config, _seed(config, source)), genotype, device=device, quiet=quiet, tensorboard=tensorboard)
     elif config.train.init == "concomitant" and weights is None:
         if not isinstance(source, Record) or source.kind != "search":
             raise InputError("init is 'concomitant' but the source is a genotype without weights; give a search run, or a weights file with --weights")
@@ -78,7 +79,7 @@ def train(
 def started_from(config: Config, init: str, device: str | None = None) -> Record:
     """Return the run whose weights a fine-tuning with that `init` starts from: the search, or the pre-training of what it found."""
     found = search(config, device)
-    return found if init == "concomitant" else train(pretraining(config), found.genotype, device=device, quiet=True)
+    return found if init == "concomitant" else train(pretraining(config, found.seed), found.genotype, device=device, quiet=True)
 
 
 def finished(config: Config, source: Record | Genotype | None = None) -> Record | None:
@@ -87,7 +88,7 @@ def finished(config: Config, source: Record | Genotype | None = None) -> Record 
         return _finished(root() / _name("search", _identity(config, "search"), {}))
     genotype, start = source.genotype if isinstance(source, Record) else source, None
     if config.train.init == "simclr":
-        start = finished(pretraining(config), genotype)
+        start = finished(pretraining(config, _seed(config, source)), genotype)
     elif config.train.init == "concomitant" and isinstance(source, Record):
         start = source
     if start is None and config.train.init != "random":
@@ -101,7 +102,7 @@ def _source(genotype: Genotype, weights: str | None) -> dict[str, Any]:
     return {"genotype": genotype.model_dump(mode="json")} | ({"weights": weights} if weights else {})
 
 
-def pretraining(config: Config) -> Config:
+def pretraining(config: Config, seed: int) -> Config:
     """Return the configuration of the two-stage baseline: SimCLR with the search's epochs, batch and learning rate (paper, section 4.4)."""
     s = config.search
     changes = {
@@ -109,7 +110,12 @@ def pretraining(config: Config) -> Config:
         "batch_size": s.batch_size, "lr": s.lr, "min_lr": s.min_lr, "schedule": s.schedule, "weight_decay": s.weight_decay, "momentum": s.momentum,
         "temperature": s.temperature, "drop_path": 0.0, "auxiliary": 0.0, "calibrate": True, "evaluate_every": 0,
     }  # fmt: skip
-    return config.changed(**{f"train.{name}": value for name, value in changes.items()})
+    return config.changed(**{f"train.{name}": value for name, value in changes.items()}, seed=seed)
+
+
+def _seed(config: Config, source: Record | Genotype) -> int:
+    """Return the seed of a pre-training: what a search found has one, so that the fine-tunings from it differ in seed as those from the search's own weights do."""
+    return source.seed if isinstance(source, Record) else config.seed
 
 
 def memory(config: Config, batch_size: int = 16, device: str | None = None, quiet: bool = False) -> Record:
@@ -203,7 +209,7 @@ def _carry_out(folder: Path, kind: str, plain: dict[str, Any], source: dict[str,
             if board:
                 _to_tensorboard(board, progress.row)
         now = time.monotonic()
-        if progress.row is not None or now - last > CHECKPOINT_SECONDS:
+        if now - last > (EPOCH_SECONDS if progress.row is not None else CHECKPOINT_SECONDS):
             state = {"loop": loop.state(), "seconds": spent + now - started, "resumed": resumed}
             files.write_checkpoint(checkpoints, folder.name, loop.epoch, loop.step, state)
             last = now

@@ -160,6 +160,12 @@ def data_sets(config: Config, other: str | None) -> tuple[Settings, Settings]:
     return {"data.classes": classes[:half]}, {"data.classes": classes[half:]}
 
 
+def data_words(config: Config, changes: Settings) -> str:
+    """Return how a caption calls a data set of the transfer."""
+    data = config.changed(**changes).data
+    return data.name if data.classes is None else f"the classes {', '.join(data.classes)} of {data.name}"
+
+
 def probes(study: Config, seeds: int, lr: float = 0.1) -> list[Job]:
     """Table 6: pre-train what a supervised and a self-supervised search found with SimCLR, then learn the classifier alone."""
     arms = {name.removesuffix("+FPP"): settings for name, settings in pruning_arms(study).items() if name.endswith("+FPP")}

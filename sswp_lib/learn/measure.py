@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sswp_lib.learn.data import take
 from sswp_lib.learn.views import normalise
 from sswp_lib.space import CANDIDATES, Genotype, Network
-from sswp_lib.space.ops import BatchNorm
+from sswp_lib.space.ops import BatchNorm, ReLUFirst
 
 
 @torch.no_grad()
@@ -55,19 +55,22 @@ def sizes(genotype: Genotype, init_channels: int, num_classes: int, image_size: 
 
     Returns:
         {"parameters", "multiply_adds" (convolutions and linear layers), "elementwise"}. The last is what some tools count beside
-        them for one image: two operations an output of BatchNorm, one of ReLU, one an output of pooling.
+        them for one image: two operations an output of BatchNorm, one of each operation's ReLU, one an output of pooling.
     """
     elementwise = 0
 
-    def count(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal elementwise
-        elementwise += output.numel() * (2 if isinstance(module, BatchNorm) else 1)
+        if isinstance(module, ReLUFirst):  # its ReLU, though a cell computes that for several edges at once
+            elementwise += inputs[0].numel()
+        else:
+            elementwise += output.numel() * (2 if isinstance(module, BatchNorm) else 1)
 
     with torch.device("meta"):
         network = Network(genotype, init_channels, num_classes, stem=stem)
     found = {"parameters": parameters(network), "multiply_adds": multiply_adds(network, image_size)}
     for module in network.modules():
-        if isinstance(module, BatchNorm | nn.ReLU | nn.MaxPool2d | nn.AvgPool2d):
+        if isinstance(module, BatchNorm | ReLUFirst | nn.ReLU | nn.MaxPool2d | nn.AvgPool2d):
             module.register_forward_hook(count)
     with torch.no_grad():
         network.eval()(torch.zeros(1, 3, image_size, image_size, device="meta"))

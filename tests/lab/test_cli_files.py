@@ -149,6 +149,7 @@ def test_full_disk_in_the_middle_goes_on_later(call, refused, runs_folder, monke
         write(path, *args, **kwargs)
 
     with monkeypatch.context() as patch:
+        patch.setattr(runs, "EPOCH_SECONDS", -1.0)
         patch.setattr(files, "write", until_full)
         refused("search", *TINY_RUN, status=1)
     status, out, _ = call("search", *TINY_RUN)

@@ -5,9 +5,11 @@ How they are run is shown with small notebooks, and where no kernel is needed wi
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import threading
@@ -18,38 +20,94 @@ import nbformat
 import pandas as pd
 import psutil
 import pytest
+from PIL import Image
 
-import sswp_lib.lab
-from sswp_lib.config import InputError, home
-from sswp_lib.lab import records, report, reproduce, tables
+from sswp_lib.config import InputError, home, load_config
+from sswp_lib.lab import claims, records, report, reproduce, studies, tables
 
-FIGURES = ("views", "phases", "search_curves", "entropy", "operation_shares", "genotype", "memory", "learning_rates", "fine_tuning")
+FIGURES = {
+    "01": ("views", "phases", "search_curves", "entropy", "operation_shares", "genotype", "memory", "learning_rates", "fine_tuning"),
+    "02": ("accuracy",),
+    "03": ("table3a", "inflation", "edges", "table3b"),
+    "04": ("learning_rates", "figure5", "few_labels"),
+    "05": ("table4a", "weight_norms"),
+    "06": ("genotype", "operations_by_depth", "changes", "darts_v1", "darts_v2", "pdarts", "pc_darts_cifar", "pc_darts_imagenet"),
+    "07": ("objective", "figure4", "table3d", "table6", "table3c"),
+}
+TABLES = {
+    "01": ("search", "memory", "fine_tuning", "fine_tuning_runs", "claims"), "02": ("table1", "table2", "multiply_adds", "measured", "cost"),
+    "03": ("table3a", "gap", "edges", "table3b", "claims"), "04": ("figure5", "figure5_runs", "claims"), "05": ("table4a", "weight_norms", "claims"),
+    "06": ("operations",), "07": ("objective", "figure4_epochs", "figure4_size", "table3c", "table3d", "table4b", "table6", "claims"),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
-    """Run notebook 01 in a run store of its own."""
+    """Run all notebooks, in a run store of their own and with nothing left from before."""
+    shutil.rmtree(home() / "figures" / "smoke", ignore_errors=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSWP_RUNS", str(tmp_path_factory.mktemp("runs")))
-        failed = reproduce.reproduce("smoke", only=["01"])
+        failed = reproduce.reproduce("smoke")
         yield failed, records.everything()
 
 
-def test_notebook_runs_and_leaves_figures_and_tables(smoke):
+def test_notebooks_run_and_leave_figures_and_tables(smoke):
     failed, _ = smoke
     assert failed == []
     folder = home() / "figures" / "smoke"
-    for name in FIGURES:
-        assert (folder / f"01_{name}.png").stat().st_size > 5000, name
-        assert (folder / f"01_{name}.svg").read_text().lstrip().startswith("<?xml"), name
-    executed = json.loads((folder / "01_search.ipynb").read_text())
-    assert not [c for c in executed["cells"] if any(o.get("output_type") == "error" for o in c.get("outputs", []))]
+    for number, names in FIGURES.items():
+        for name in names:
+            with Image.open(folder / f"{number}_{name}.png") as image:
+                assert "Preset smoke." in image.info["Description"] and image.width > 600, name
+            assert (folder / f"{number}_{name}.svg").read_text().lstrip().startswith("<?xml"), name
+    for number, names in TABLES.items():
+        for name in names:
+            assert len(pd.read_csv(folder / f"{number}_{name}.csv")), name
+            assert (folder / f"{number}_{name}.md").read_text().startswith("**") and r"\caption" in (folder / f"{number}_{name}.tex").read_text(), name
+    for path in reproduce.notebooks():
+        executed = json.loads((folder / path.name).read_text())
+        assert not [c for c in executed["cells"] if any(o.get("output_type") == "error" for o in c.get("outputs", []))], path.name
+
+
+def test_report_holds_every_claim_and_figure(smoke):
+    page = (home() / "figures" / "smoke" / "index.html").read_text()
+    shown = re.sub(r"\s+", " ", html.unescape(page))
+    assert [claim.text for claim in claims.CLAIMS.values() if claim.text not in shown] == []
+    assert page.count("data:image/png;base64,") == sum(map(len, FIGURES.values()))
+
+
+def test_every_row_of_an_ablation_is_a_record(smoke):
+    """Table 3a's accuracies can be computed from the records alone."""
+    _, found = smoke
+    study = load_config("smoke", study=True)
+    by_name = {record.name: record for record in found}
+    table = pd.read_csv(home() / "figures" / "smoke" / "03_table3a.csv").set_index("arm")
+    for arm, settings in studies.pruning_arms(study).items():
+        tests = []
+        for seed in range(2):
+            search = study.changed(**settings, seed=seed)
+            mine = [
+                r for r in found if r.kind == "search" and r.config["search"] == search.model_dump(mode="json")["search"] and r.seed == seed and "classes" not in r.config["data"]
+            ]
+            assert len(mine) == 1, arm
+            trained = [
+                r
+                for r in by_name.values()
+                if r.kind == "train"
+                and r.source.get("weights") == mine[0].name
+                and r.config["train"]["labels_per_class"]
+                and r.config["train"]["batch_size"] == study.train.batch_size
+            ]
+            tests += [r.result["test"]["top1"] for r in trained]
+        assert table.loc[arm, "here, fine-tuned (%)"] == tables.spread(100 - pd.Series(tests)), arm
 
 
 def test_tables_are_made_from_the_records(smoke):
     _, found = smoke
     table = pd.read_csv(home() / "figures" / "smoke" / "01_fine_tuning_runs.csv")
-    measured = {(r.config["train"]["init"], r.config["train"]["lr"], r.seed): r.result["test"]["top1"] for r in found if r.kind == "train"}
+    few = load_config("smoke").train
+    trained = [r for r in found if r.kind == "train" and "test" in r.result and r.config["train"]["batch_size"] == few.batch_size and r.config["train"]["labels_per_class"]]
+    measured = {(r.config["train"]["init"], r.config["train"]["lr"], r.seed): r.result["test"]["top1"] for r in trained}
     assert len(table) == 4  # two kinds of start, two seeds
     for row in table.itertuples():
         assert measured[row.init, row.lr, row.seed] == pytest.approx(row.test)
@@ -62,6 +120,18 @@ def test_notebooks_are_committed_without_outputs_and_their_cells_are_short():
         assert all(not c["outputs"] and c["execution_count"] is None for c in code), path.name
         assert max("".join(c["source"]).count("\n") + 1 for c in code) <= 15, path.name
         assert [c for c in code if "parameters" in c["metadata"].get("tags", [])], path.name
+
+
+@pytest.mark.parametrize("wrong, said", [({"preset": "smok"}, "did you mean 'smoke'"), ({"data": "digit"}, "did you mean 'digits'"), ({"seeds": -1}, "seeds is -1")])
+@pytest.mark.parametrize("path", reproduce.notebooks(), ids=lambda path: path.stem)
+def test_wrong_parameters_end_a_notebook_at_its_first_cells(path, wrong, said):
+    code = ["".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+    names: dict = {}
+    exec(code[0], names)  # the parameters; papermill puts its own after them
+    names |= {"preset": "smoke"} | wrong
+    with pytest.raises(InputError, match=said):
+        for cell in code[1:3]:
+            exec(cell, names)
 
 
 def test_wrong_words_are_refused_before_anything_runs():

@@ -114,6 +114,7 @@ def test_interrupted_training_ends_as_an_uninterrupted_one(finished, runs_folder
 
 
 def test_loss_that_is_not_finite_leaves_the_last_good_checkpoint(finished, monkeypatch, tmp_path):
+    monkeypatch.setattr(runs, "EPOCH_SECONDS", -1.0)
     monkeypatch.setenv("SSWP_RUNS", str(tmp_path / "other"))
     loss = Search.loss
 

@@ -6,13 +6,17 @@ import pandas as pd
 import pytest
 
 from sswp_lib.lab import tables
-from sswp_lib.lab.runs import Record
+from sswp_lib.lab.records import Done, Record
 
 
 def training(init: str, lr: float, seed: int, validation: float, test: float) -> Record:
     result = {"trained_on": 20, "validation": {"top1": validation}, "test": {"top1": test}}
     config = {"data": {"name": "digits"}, "train": {"init": init, "lr": lr}, "seed": seed}
     return Record(name=f"train-{init}-{lr}-{seed}", kind="train", config=config, seed=seed, result=result, provenance={"seconds": 1.6})
+
+
+def done(records) -> list[Done]:
+    return [Done({"init": r.config["train"]["init"], "lr": r.config["train"]["lr"], "seed": r.seed}, r) for r in records]
 
 
 @pytest.fixture
@@ -38,14 +42,14 @@ def test_runs_are_one_line_each(finished, trainings):
 
 
 def test_learning_rate_is_chosen_by_validation_never_by_test(trainings):
-    best = tables.at_best_lr(tables.fine_tuning(trainings))
+    best = tables.at_best_lr(tables.trainings(done(trainings)))
     assert dict(best.groupby("init").lr.first()) == {"random": 0.1, "concomitant": 0.01}
     assert best.test.max() < 99
     assert best.seed.tolist() == [0, 1, 0, 1]
 
 
 def test_by_init_says_mean_sd_seeds_and_preset(trainings):
-    table = tables.by_init(tables.at_best_lr(tables.fine_tuning(trainings)), "smoke").set_index("initialisation")
+    table = tables.by_init(tables.at_best_lr(tables.trainings(done(trainings))), "smoke").set_index("initialisation")
     measured = table["test accuracy (%), mean ± sd (n seeds)"]
     assert measured["concomitant"] == f"64.00 ± {math.sqrt(8):.2f} (2)"
     assert measured["random"] == f"52.00 ± {math.sqrt(2):.2f} (2)"
@@ -66,8 +70,66 @@ def test_summary_of_a_search(finished):
     assert table["images, unlabelled"] == "1347"
 
 
-def test_saved_beside_the_figures(tmp_path, monkeypatch):
+def test_saved_beside_the_figures_with_its_caption(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "home", lambda: tmp_path)
-    table = pd.DataFrame({"a": [1, 2], "b": ["x", "y"]})
-    assert tables.save(table, "t", "smoke") is table
-    assert pd.read_csv(tmp_path / "figures" / "smoke" / "t.csv").equals(table)
+    table = pd.DataFrame({"a (%)": [1, 2], "b_c": ["x & y", "± 50 %"]})
+    assert tables.save(table, "t", "smoke", "What it shows, in %") is table
+    folder = tmp_path / "figures" / "smoke"
+    assert pd.read_csv(folder / "t.csv").equals(table)
+    assert (folder / "t.md").read_text().splitlines()[0] == "**What it shows, in %**" and "| x & y" in (folder / "t.md").read_text()
+    latex = (folder / "t.tex").read_text()
+    assert r"\caption{What it shows, in \%}" in latex and r"a (\%)" in latex and r"b\_c" in latex and r"x \& y" in latex
+
+
+def judged(arm: str, seed: int, scratch: float, tuned: float, gap: float) -> list[Done]:
+    """Return a search and the two trainings of what it found."""
+    search = {"supernet": {"accuracy": 0.5 + gap / 100}, "exported": {"accuracy": 0.5}, "skip_share": 0.25}
+    trained = lambda top1: {"test": {"top1": top1}, "parameters": 2500, "trained_on": 100}  # noqa: E731
+    results = {"search": search, "scratch": trained(scratch), "fine-tuned": trained(tuned)}
+    return [
+        Done({"arm": arm, "what": what, "seed": seed}, Record(name=what, kind="x", config={}, seed=seed, result=r, provenance={"seconds": 1800.0})) for what, r in results.items()
+    ]
+
+
+def test_by_arm_joins_a_search_with_its_trainings():
+    frame = tables.by_arm([*judged("SSL", 0, 90.0, 92.0, 3.0), *judged("SSL", 1, 88.0, 93.0, 5.0), *judged("SL", 0, 80.0, 81.0, 0.0)])
+    assert frame[["arm", "seed", "scratch", "fine-tuned"]].values.tolist() == [["SSL", 0, 90.0, 92.0], ["SSL", 1, 88.0, 93.0], ["SL", 0, 80.0, 81.0]]
+    assert frame["gap"].tolist() == pytest.approx([3.0, 5.0, 0.0]) and frame["hours"].tolist() == [0.5] * 3
+    table = tables.arms(frame, ["SL", "SSL"], "smoke", {"SSL": 2.65}).set_index("arm")
+    assert table.loc["SSL", "here, scratch (%)"] == f"11.00 ± {math.sqrt(2):.2f} (2)" and table.loc["SL", "here, scratch (%)"] == "20.00 (1)"
+    assert table.loc["SSL", "paper, test error (%)"] == 2.65 and math.isnan(table.loc["SL", "paper, test error (%)"])
+    assert set(table.preset) == {"smoke"} and table.loc["SSL", "parameters (k)"] == 2.5
+    assert tables.gaps(frame, ["SSL"], "smoke")["gap (points)"].tolist() == [f"4.00 ± {math.sqrt(2):.2f} (2)"]
+
+
+def test_curve_has_a_column_for_each_start():
+    rows = [
+        ("random", 0.1, 0, 60.0),
+        ("random", 0.1, 1, 62.0),
+        ("concomitant", 0.1, 0, 70.0),
+        ("concomitant", 0.1, 1, 70.0),
+        ("random", 0.5, 0, 90.0),
+        ("concomitant", 0.5, 0, 91.0),
+    ]
+    table = tables.curve(pd.DataFrame(rows, columns=["init", "fraction", "seed", "test"]), "fraction", "smoke")
+    assert table["random, test accuracy (%)"].tolist() == [f"61.00 ± {math.sqrt(2):.2f} (2)", "90.00 (1)"]
+    assert table["concomitant, test accuracy (%)"].tolist() == ["70.00 ± 0.00 (2)", "91.00 (1)"]
+
+
+def test_measured_sizes_stand_beside_the_reported_ones():
+    reported = pd.DataFrame({"architecture": ["A", "B"], "params_M": [3.3, 9.0], "note": ["", ""]})
+    table = tables.with_sizes(reported, {"A": {"parameters": 3349342}}, {"parameters": "params_M"})
+    assert list(table.columns) == ["architecture", "params_M", "params_M measured", "note"]
+    assert table["params_M measured"][0] == 3.35 and math.isnan(table["params_M measured"][1])
+
+
+def test_cost_is_summed_by_kind(trainings):
+    table = tables.cost([r.model_copy(update={"provenance": {"seconds": 1800.0, "device": "cpu"}}) for r in trainings])
+    assert table.loc[0, ["kind", "runs", "device-hours"]].tolist() == ["train", 8, 4.0]
+
+
+def test_weight_norms_are_root_mean_squares_of_convolutions(finished):
+    norms, weights = tables.weight_norms(finished), finished.weights()
+    name = "stem.0.0.weight"
+    assert norms[name] == pytest.approx(float((weights[name] ** 2).mean().sqrt()))
+    assert all(weights[n].dim() == 4 for n in norms.index) and "head.0.weight" not in norms

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from sswp_lib.learn.measure import accuracy, entropy, multiply_adds, operation_counts, operation_shares, parameters, peak_memory, skip_share
+from sswp_lib.learn.measure import accuracy, entropy, multiply_adds, operation_counts, operation_shares, parameters, peak_memory, sizes, skip_share
 from sswp_lib.space import CANDIDATES, Genotype, Network, SuperNet
 
 
@@ -81,3 +81,30 @@ def test_shares_and_counts():
     assert list(counts) == list(CANDIDATES)
     assert counts == {"skip_connect": 42, "max_pool_3x3": 10, "avg_pool_3x3": 0, "sep_conv_3x3": 90, "sep_conv_5x5": 0, "dil_conv_3x3": 18, "dil_conv_5x5": 0}
     assert skip_share(genotype) == pytest.approx(42 / 160)
+
+
+@pytest.mark.parametrize("name, count", [("DARTS_V2", 3_349_342), ("PDARTS", 3_433_798)])
+def test_sizes_of_published_networks_are_exact(name, count):
+    genotype = Genotype.published(name, 20)
+    assert sizes(genotype, 36, 10, 32)["parameters"] == count
+
+
+def test_sizes_without_weights_are_those_with():
+    genotype = Genotype.published("DARTS_V1", 3)
+    network, found = Network(genotype, 4, 7, stem="imagenet"), sizes(genotype, 4, 7, 64, stem="imagenet")
+    assert found["parameters"] == parameters(network) and found["multiply_adds"] == multiply_adds(network, 64)
+
+
+def test_elementwise_operations_by_hand():
+    """One cell at 8x8 pixels, C=2, so 4 channels at 4x4: the stem, two preprocessings, and at every node a skip and a pool of stride 2."""
+    genotype = Genotype(cells=[[("skip_connect", 0), ("max_pool_3x3", 1)] * 4])
+    full, half = 8 * 8, 4 * 4
+    stem, preprocessing = 2 * 6 * full, (6 + 2 * 4) * full  # BatchNorm; ReLU and BatchNorm
+    skip, pool = 2 * 4 * half, (1 + 2) * 4 * half
+    assert sizes(genotype, 2, 10, 8)["elementwise"] == stem + 2 * preprocessing + 4 * (skip + pool)
+
+
+def test_pc_darts_multiply_adds_are_the_reported_ones():
+    """597 M at 224 pixels, once elementwise operations are counted as its authors' tool does."""
+    found = sizes(Genotype.published("PC_DARTS_IMAGENET", 14), 48, 1000, 224, stem="imagenet")
+    assert round((found["multiply_adds"] + found["elementwise"]) / 1e6) == 597
