@@ -70,6 +70,7 @@ def reproduce(
     load_config(preset, data)  # refuses an unknown preset or data set before anything starts
     paths = chosen(only, start)
     jobs = min(jobs or default_jobs(), len(paths))
+    torch.set_num_threads(threads(jobs))  # steps are measured as they will run
     seconds = remaining(paths, preset, data, seeds)
     print(f"about {duration(expected(seconds, jobs))} on {jobs} process{'es' if jobs > 1 else ''}", flush=True)
     order = sorted(paths, key=lambda path: -seconds.get(path.stem, 0.0))
@@ -99,6 +100,11 @@ def default_jobs() -> int:
 def processors() -> int:
     """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads(jobs: int) -> int:
+    """Return how many threads each of `jobs` processes may use."""
+    return max(1, processors() // jobs)
 
 
 def remaining(paths: list[Path], preset: str, data: str | None, seeds: int | None) -> dict[str, float]:
@@ -184,14 +190,13 @@ def run(order: list[Path], preset: str, given: dict[str, str], jobs: int, hang_a
         hang_after: seconds.
     """
     waiting, running, failed = list(order), [], {}
-    threads = max(1, processors() // jobs)
     with tempfile.TemporaryDirectory(prefix="sswp-") as beats, stopped_by_signals():
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
                     source = waiting.pop(0)
                     say(f"{source.stem}: started (preset {preset})")
-                    running.append(execute(source, figures_folder(preset) / source.name, given, Path(beats) / source.stem, threads))
+                    running.append(execute(source, figures_folder(preset) / source.name, given, Path(beats) / source.stem, threads(jobs)))
                 time.sleep(POLL)
                 for execution in list(running):
                     if ended(execution, hang_after, failed):
