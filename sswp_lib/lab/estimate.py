@@ -20,7 +20,7 @@ STEPS = 4  # measured after one that is not
 
 def plan(number: str, preset: str, data: str | None, seeds: int | None) -> list[Job]:
     """Return the runs that the notebook of that number asks for with its own parameters, where they can be told beforehand."""
-    config, study = load_config(preset, data), load_config(preset, data, study=True)
+    config, study, part = (load_config(preset, data, study=name) for name in (None, "ablations", "fractions"))
     many, few = seeds or 8, seeds or 3
     best = dict.fromkeys(("random", "simclr", "concomitant"), 0.1)  # the rates themselves are known later; their number counts
     arms: dict[str, Callable[[], list[Job]]] = {
@@ -28,10 +28,10 @@ def plan(number: str, preset: str, data: str | None, seeds: int | None) -> list[
         "02": lambda: studies.benchmark(study, few),
         "03": lambda: studies.ablation(study, studies.pruning_arms(study) | studies.RATIOS | studies.EDGES, few),
         "04": lambda: [
-            *studies.few_labels(config, few, inits=("simclr",)), *studies.rates_at(config, study, 0.1, few, (0.025, 0.1, 0.2), tuple(best)),
-            *studies.fractions_at(config, study, best, studies.FRACTIONS, few),
+            *studies.few_labels(config, few, inits=("simclr",)), *studies.rates_at(config, part, 0.1, few, (0.025, 0.1, 0.2), tuple(best)),
+            *studies.fractions_at(config, part, best, studies.FRACTIONS, few),
         ],
-        "05": lambda: studies.rates_at(config, study, 0.5, few),
+        "05": lambda: studies.rates_at(config, part, 0.5, few),
         "06": lambda: [Job({}, config)],
         "07": lambda: [
             *studies.ablation(study, studies.DROPOUT | studies.epoch_arms(study) | studies.batch_arms(study) | studies.OBJECTIVES | studies.gain_arms(study), few),

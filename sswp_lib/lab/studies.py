@@ -175,8 +175,8 @@ def probes(study: Config, seeds: int, lr: float = 0.1) -> list[Job]:
     ]
 
 
-def configured(preset: str, data: str | None, seeds: int, settings: Sequence[str] = ()) -> tuple[Config, Config]:
-    """Return a notebook's configuration and that of its comparisons of many searches.
+def configured(preset: str, data: str | None, seeds: int, settings: Sequence[str] = (), study: str = "ablations") -> tuple[Config, Config]:
+    """Return a notebook's configuration and that of its comparisons, of which `study` says the kind (see `config.STUDIES`).
 
     Raises:
         InputError: whatever is wrong with a notebook's parameters, before anything is computed.
@@ -184,9 +184,9 @@ def configured(preset: str, data: str | None, seeds: int, settings: Sequence[str
     if not isinstance(seeds, int) or seeds < 1:
         raise InputError(f"seeds is {seeds!r}; expected a whole number above 0 (2 or more give an interval)")
     given = parse_settings(settings)
-    config, study = (load_config(preset, data, settings=given, study=study) for study in (False, True))
+    config = load_config(preset, data, settings=given)
     load(config.data)  # a missing folder is said here
-    return config, study
+    return config, load_config(preset, data, settings=given, study=study)
 
 
 def described(config: Config, seeds: int, preset: str, device: str) -> pd.DataFrame:

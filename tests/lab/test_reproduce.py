@@ -79,7 +79,7 @@ def test_report_holds_every_claim_and_figure(smoke):
 def test_every_row_of_an_ablation_is_a_record(smoke):
     """Table 3a's accuracies can be computed from the records alone."""
     _, found = smoke
-    study = load_config("smoke", study=True)
+    study = load_config("smoke", study="ablations")
     by_name = {record.name: record for record in found}
     table = pd.read_csv(home() / "figures" / "smoke" / "03_table3a.csv").set_index("arm")
     for arm, settings in studies.pruning_arms(study).items():

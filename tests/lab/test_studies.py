@@ -13,7 +13,7 @@ from sswp_lib.learn.search import Search
 from sswp_lib.learn.train import Training
 from sswp_lib.space import Genotype
 
-STUDY = load_config("smoke", study=True)
+STUDY = load_config("smoke", study="ablations")
 
 
 def changed(config, base) -> dict:
@@ -50,7 +50,7 @@ def test_comparisons_share_the_default_arm():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_arm_is_a_valid_search_at_every_preset(preset):
-    study = load_config(preset, study=True)
+    study = load_config(preset, study="ablations")
     many = (
         studies.pruning_arms(study)
         | studies.RATIOS
