@@ -16,6 +16,7 @@ from sswp_lib.learn.train import Training
 from sswp_lib.space import Genotype
 
 STEPS = 4  # measured after one that is not
+RUN = 1.5  # seconds that a run takes beside its steps: loading, evaluations, files; as found with the small networks of `quick`
 
 
 def plan(number: str, preset: str, data: str | None, seeds: int | None) -> list[Job]:
@@ -62,7 +63,7 @@ def _cost(job: Job, counted: set) -> float:
     if source is not None and job.config.train.init == "simclr":
         seed = job.source.seed if isinstance(job.source, Config) else job.config.seed
         total += _cost(Job({}, runs.pretraining(job.config, seed), job.source), counted)
-    return total + _steps(job) * _step_seconds(_plain(job), source is not None)
+    return total + RUN + _steps(job) * _step_seconds(_plain(job), source is not None)
 
 
 def _plain(job: Job) -> Config:
