@@ -46,12 +46,13 @@ def _hex(name: str) -> str:
     return "#" + "".join(f"{round(255 * c):02x}" for c in plots.OPERATION_COLOURS[name])
 
 
-def cells(found: Genotype, which: Sequence[int] | None = None, columns: int = 2, titles: Sequence[str] | None = None) -> Figure:
-    """Draw cells of a genotype side by side: by graphviz, or by matplotlib where the program `dot` is missing."""
+def cells(found: Genotype, which: Sequence[int] | None = None, columns: int | None = None, titles: Sequence[str] | None = None) -> Figure:
+    """Draw cells of a genotype, few below one another, many side by side: by graphviz, or by matplotlib where the program `dot` is missing."""
     which = list(range(found.num_cells)) if which is None else list(which)
     titles = titles or [title_of(found, cell) for cell in which]
+    columns = columns or (1 if len(which) <= 4 else 2)
     lines = math.ceil(len(which) / columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(plots.WIDTH * 1.6, 1.8 * lines), squeeze=False)
+    figure, axes = plt.subplots(lines, columns, figsize=(plots.WIDTH * (1 if columns == 1 else 1.6), (2.1 if columns == 1 else 1.8) * lines), squeeze=False)
     for a in axes.flat:
         a.axis("off")
     draw = _draw_by_dot if shutil.which("dot") else _draw_plainly

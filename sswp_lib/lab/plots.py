@@ -40,7 +40,7 @@ def save(figure: Figure, name: str, preset: str, caption: str) -> Figure:
     """
     caption = f"{caption.rstrip('.')}. Preset {preset}."
     lines = textwrap.fill(caption, width=int(figure.get_figwidth() * CAPTION_LETTERS))
-    figure.canvas.draw()
+    _fix_layout(figure)
     bottom = figure.get_tightbbox().y0 / figure.get_figheight()  # legends may stand below the axes
     figure.text(0.01, bottom - 0.05 / figure.get_figheight(), lines, fontsize=7, color="0.25", va="top", ha="left")
     for suffix in ("png", "svg"):
@@ -48,6 +48,17 @@ def save(figure: Figure, name: str, preset: str, caption: str) -> Figure:
         figure.savefig(figures_folder(preset) / f"{name}.{suffix}", metadata=metadata)
     plt.close(figure)
     return figure
+
+
+def _fix_layout(figure: Figure) -> None:
+    """Lay a figure out once and for all; its legends would otherwise move to the edge of whatever part of it is saved."""
+    figure.canvas.draw()
+    for legend in figure.legends:
+        corner = figure.transFigure.inverted().transform(legend.get_window_extent().p0)
+        legend.set_loc("lower left")
+        legend.borderaxespad = 0
+        legend.set_bbox_to_anchor(corner, transform=figure.transFigure)
+    figure.set_layout_engine("none")
 
 
 def phases(config: Search, num_cells: int) -> Figure:
