@@ -7,7 +7,8 @@ from collections.abc import Callable
 from functools import cache
 
 from sswp_lib.config import Config, load_config
-from sswp_lib.lab import runs, studies
+from sswp_lib.lab import runs, studies, tables
+from sswp_lib.lab.records import Done
 from sswp_lib.lab.studies import Job
 from sswp_lib.learn.data import load
 from sswp_lib.learn.loop import Loop
@@ -23,14 +24,14 @@ def plan(number: str, preset: str, data: str | None, seeds: int | None) -> list[
     """Return the runs that the notebook of that number asks for with its own parameters, where they can be told beforehand."""
     config, study, part = (load_config(preset, data, study=name) for name in (None, "ablations", "fractions"))
     many, few = seeds or 8, seeds or 3
-    best = dict.fromkeys(("random", "simclr", "concomitant"), 0.1)  # the rates themselves are known later; their number counts
+    at_ten = studies.rates_at(config, part, 0.1, few, (0.025, 0.1, 0.2), studies.STARTS) if number == "04" else []
     arms: dict[str, Callable[[], list[Job]]] = {
         "01": lambda: [Job({}, config), *studies.few_labels(config, many)],
         "02": lambda: studies.benchmark(study, few),
         "03": lambda: studies.ablation(study, studies.pruning_arms(study) | studies.RATIOS | studies.EDGES, few),
         "04": lambda: [
-            *studies.few_labels(config, few, inits=("simclr",)), *studies.rates_at(config, part, 0.1, few, (0.025, 0.1, 0.2), tuple(best)),
-            *studies.fractions_at(config, part, best, studies.FRACTIONS, few),
+            *studies.few_labels(config, few, inits=studies.STARTS), *at_ten,
+            *studies.fractions_at(config, part, _best_rates(at_ten), studies.FRACTIONS, few),
         ],
         "05": lambda: studies.rates_at(config, part, 0.5, few),
         "06": lambda: [Job({}, config)],
@@ -40,6 +41,14 @@ def plan(number: str, preset: str, data: str | None, seeds: int | None) -> list[
         ],
     }  # fmt: skip
     return arms[number]() if number in arms else []
+
+
+def _best_rates(jobs: list[Job]) -> dict[str, float]:
+    """Return each start's learning rate as notebook 04 chooses it; any, where its runs are not all there, for only their number counts then."""
+    found = [runs.finished(job.config, runs.finished(job.source)) for job in jobs if runs.finished(job.source)]
+    if not found or None in found:
+        return dict.fromkeys(studies.STARTS, 0.1)
+    return tables.best_lr(tables.trainings(Done(job.labels, record) for job, record in zip(jobs, found, strict=True)))
 
 
 def seconds(preset: str, data: str | None, seeds: int | None, names: list[str]) -> dict[str, float]:

@@ -22,6 +22,7 @@ from sswp_lib.space import CANDIDATES, Genotype, derive
 from sswp_lib.space import EDGES as CELL_EDGES
 
 Settings = dict[str, Any]
+STARTS = ("random", "simclr", "concomitant")
 FRACTIONS = (0.1, 0.3, 0.5, 0.7, 0.9)  # Figure 5
 LEARNING_RATES = (0.01, 0.025, 0.1, 0.2, 0.5)  # Table 4a
 FEW_LABEL_RATES = (0.01, 0.03, 0.1)  # ours
