@@ -69,9 +69,9 @@ def reproduce(
     """
     load_config(preset, data)  # refuses an unknown preset or data set before anything starts
     paths = chosen(only, start)
-    jobs = min(jobs or default_jobs(), len(paths))
-    torch.set_num_threads(threads(jobs))  # steps are measured as they will run
+    torch.set_num_threads(threads(jobs or default_jobs()))  # steps are measured as they will run
     seconds = remaining(paths, preset, data, seeds)
+    jobs = min(jobs or default_jobs() + (not any(seconds.values())), len(paths))  # with nothing to compute, starts wait for files and each other
     print(f"about {duration(expected(seconds, jobs))} on {jobs} process{'es' if jobs > 1 else ''}", flush=True)
     order = sorted(paths, key=lambda path: -seconds.get(path.stem, 0.0))
     failed = run(order, preset, parameters(preset, data, seeds), jobs, 60 * hang_after)
