@@ -45,8 +45,9 @@ def plan(number: str, preset: str, data: str | None, seeds: int | None) -> list[
 
 def _best_rates(jobs: list[Job]) -> dict[str, float]:
     """Return each start's learning rate as notebook 04 chooses it; any, where its runs are not all there, for only their number counts then."""
-    found = [runs.finished(job.config, runs.finished(job.source)) for job in jobs if runs.finished(job.source)]
-    if not found or None in found:
+    source = runs.finished(jobs[0].source) if jobs else None  # one search for all
+    found = [runs.finished(job.config, source) for job in jobs] if source else [None]
+    if None in found:
         return dict.fromkeys(studies.STARTS, 0.1)
     return tables.best_lr(tables.trainings(Done(job.labels, record) for job, record in zip(jobs, found, strict=True)))
 
@@ -63,7 +64,7 @@ def _cost(job: Job, counted: set) -> float:
     if isinstance(source, Config):
         total += _cost(Job({}, source), counted)
         source = runs.finished(source) or source
-    key = (job.config.part(*(("data", "model", "search") if source is None else ("data", "model", "train"))).__repr__(), repr(job.source))
+    key = (repr(job.config.part("data", "model", "search" if source is None else "train")), repr(job.source))
     if key in counted:
         return total
     counted.add(key)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -17,12 +18,13 @@ import torch
 from sswp_lib.config import DATA_DEFAULTS, Config, InputError, load_config, parse_settings
 from sswp_lib.lab import runs
 from sswp_lib.lab.records import Done
+from sswp_lib.lab.tables import INITS
 from sswp_lib.learn.data import generator, load
 from sswp_lib.space import CANDIDATES, Genotype, derive
 from sswp_lib.space import EDGES as CELL_EDGES
 
 Settings = dict[str, Any]
-STARTS = ("random", "simclr", "concomitant")
+STARTS = tuple(INITS)
 FRACTIONS = (0.1, 0.3, 0.5, 0.7, 0.9)  # Figure 5
 LEARNING_RATES = (0.01, 0.025, 0.1, 0.2, 0.5)  # Table 4a
 FEW_LABEL_RATES = (0.01, 0.03, 0.1)  # ours
@@ -40,12 +42,13 @@ class Job:
 
 def carry_out(jobs: Iterable[Job], device: str | None = None) -> list[Done]:
     """Return the jobs' records, doing those that are not there; searches show a progress line."""
+    search = cache(lambda config: runs.search(config, device))  # many trainings share one
     done = []
     for job in jobs:
         if job.source is None:
-            record = runs.search(job.config, device)
+            record = search(job.config)
         else:
-            source = runs.search(job.source, device) if isinstance(job.source, Config) else job.source
+            source = search(job.source) if isinstance(job.source, Config) else job.source
             record = runs.train(job.config, source, device=device, quiet=True)
         done.append(Done(job.labels, record))
     return done
@@ -74,10 +77,14 @@ def fractions_at(config: Config, study: Config, best: dict[str, float], fraction
     return [labelled(config, study, fraction, init, lr, seed) for init, lr in best.items() for fraction in fractions for seed in range(seeds)]
 
 
-def judged(study: Config, labels: Settings, source: Config | Genotype, seed: int) -> list[Job]:
-    """Train from scratch and, where a search left weights, fine-tune from them: the same labels and recipe."""
-    inits = {"scratch": "random"} | ({"fine-tuned": "concomitant"} if isinstance(source, Config) else {})
-    return [Job({**labels, "what": what, "seed": seed}, study.changed(**{"train.init": init, "seed": seed}), source) for what, init in inits.items()]
+def from_scratch(study: Config, arm: str, source: Config | Genotype, seed: int) -> Job:
+    """Train what a search found, or a genotype, from random weights."""
+    return Job({"arm": arm, "what": "scratch", "seed": seed}, study.changed(**{"train.init": "random", "seed": seed}), source)
+
+
+def fine_tuned(study: Config, arm: str, source: Config, seed: int) -> Job:
+    """Train what a search found from its concomitant weights: the same labels and recipe as from scratch."""
+    return Job({"arm": arm, "what": "fine-tuned", "seed": seed}, study.changed(**{"train.init": "concomitant", "seed": seed}), source)
 
 
 def ablation(study: Config, arms: dict[str, Settings], seeds: int) -> list[Job]:
@@ -86,7 +93,7 @@ def ablation(study: Config, arms: dict[str, Settings], seeds: int) -> list[Job]:
     for arm, settings in arms.items():
         for seed in range(seeds):
             searched = study.changed(**settings, seed=seed)
-            jobs += [Job({"arm": arm, "what": "search", "seed": seed}, searched), *judged(study, {"arm": arm}, searched, seed)]
+            jobs += [Job({"arm": arm, "what": "search", "seed": seed}, searched), from_scratch(study, arm, searched, seed), fine_tuned(study, arm, searched, seed)]
     return jobs
 
 
@@ -99,10 +106,9 @@ def benchmark(study: Config, seeds: int) -> list[Job]:
     """Table 1: what searches found here, published cells and random genotypes, each trained from scratch with each seed."""
     jobs, cells = [], study.model.num_cells
     for seed in range(seeds):
-        jobs += judged(study, {"arm": "SSWP-NAS (here)"}, study.changed(seed=seed), seed)[:1]
-        jobs += judged(study, {"arm": "random genotypes"}, random_genotype(cells, seed), seed)
-        for name in PUBLISHED:
-            jobs += judged(study, {"arm": name}, Genotype.published(name, cells), seed)
+        jobs.append(from_scratch(study, "SSWP-NAS (here)", study.changed(seed=seed), seed))
+        jobs.append(from_scratch(study, "random genotypes", random_genotype(cells, seed), seed))
+        jobs += [from_scratch(study, name, Genotype.published(name, cells), seed) for name in PUBLISHED]
     return jobs
 
 
@@ -146,7 +152,7 @@ def transfer(study: Config, seeds: int, search_on: Settings, train_on: Settings)
     for arm, data in (("transfer", search_on), ("proxy-free", train_on)):
         for seed in range(seeds):
             searched = study.changed(**data, seed=seed)
-            jobs += [Job({"arm": arm, "what": "search", "seed": seed}, searched), *judged(study.changed(**train_on), {"arm": arm}, searched, seed)[:1]]
+            jobs += [Job({"arm": arm, "what": "search", "seed": seed}, searched), from_scratch(study.changed(**train_on), arm, searched, seed)]
     return jobs
 
 
@@ -201,8 +207,9 @@ def described(config: Config, seeds: int, preset: str, device: str) -> pd.DataFr
         "search epochs": search.epochs,
         "seeds": seeds,
         "preset": preset,
+        "device": device,
     }
-    return pd.DataFrame([{**row, "device": device}])
+    return pd.DataFrame([row])
 
 
 def recipe(study: Config, frame: pd.DataFrame) -> str:
