@@ -12,6 +12,14 @@ from sswp_lib.learn.data import ImageData, load
 from sswp_lib.space import SuperNet
 
 
+@pytest.fixture(autouse=True)
+def threads():
+    """No call may leave torch with another number of threads: bits on the CPU are the same only with the same number."""
+    before = torch.get_num_threads()
+    yield
+    assert torch.get_num_threads() == before
+
+
 @pytest.fixture(scope="session")
 def config() -> Config:
     """Three cells of 4 channels on 8x8 digits; five epochs of five weight steps, an architecture step after every second."""

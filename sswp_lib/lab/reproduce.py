@@ -69,8 +69,8 @@ def reproduce(
     """
     load_config(preset, data)  # refuses an unknown preset or data set before anything starts
     paths = chosen(only, start)
-    torch.set_num_threads(threads(jobs or default_jobs()))  # steps are measured as they will run
-    seconds = remaining(paths, preset, data, seeds)
+    with torch_threads(threads(jobs or default_jobs())):  # steps are measured as they will run
+        seconds = remaining(paths, preset, data, seeds)
     jobs = min(jobs or default_jobs() + (not any(seconds.values())), len(paths))  # with nothing to compute, starts wait for files and each other
     print(f"about {duration(expected(seconds, jobs))} on {jobs} process{'es' if jobs > 1 else ''}", flush=True)
     order = sorted(paths, key=lambda path: -seconds.get(path.stem, 0.0))
@@ -105,6 +105,17 @@ def processors() -> int:
 def threads(jobs: int) -> int:
     """Return how many threads each of `jobs` processes may use."""
     return max(1, processors() // jobs)
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch use `count` threads in the block: the same bits on the CPU need the same number, so the caller's own is put back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def remaining(paths: list[Path], preset: str, data: str | None, seeds: int | None) -> dict[str, float]:
