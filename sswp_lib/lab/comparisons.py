@@ -14,7 +14,7 @@ from scipy import stats
 from sswp_lib.config import Search
 from sswp_lib.lab.plots import COLOURS, WIDTH, shade
 from sswp_lib.lab.records import Done
-from sswp_lib.lab.tables import INITS
+from sswp_lib.lab.tables import INITS, inits
 
 INIT_COLOURS = {"random": COLOURS[7], "simclr": COLOURS[1], "concomitant": COLOURS[0]}
 INIT_MARKERS = {"random": "s", "simclr": "^", "concomitant": "o"}
@@ -53,23 +53,23 @@ def arms(
 
 def fine_tuning(best: pd.DataFrame) -> Figure:
     """Test accuracy by initialisation, one line a seed, with means and 95 % intervals."""
-    inits = [init for init in INITS if init in set(best.init)]
+    order = inits(best.init)
     figure, axes = plt.subplots(figsize=(WIDTH * 0.75, 2.8))
-    wide = best.pivot(index="seed", columns="init", values="test")[inits]
+    wide = best.pivot(index="seed", columns="init", values="test")[order]
     for _, row in wide.iterrows():
-        axes.plot(range(len(inits)), row, color="0.7", lw=0.8, marker=".", zorder=1)
-    for place, init in enumerate(inits):
+        axes.plot(range(len(order)), row, color="0.7", lw=0.8, marker=".", zorder=1)
+    for place, init in enumerate(order):
         axes.errorbar(place, wide[init].mean(), yerr=half_width(wide[init]), color=INIT_COLOURS[init], marker=INIT_MARKERS[init], ms=7, capsize=4, lw=2, zorder=2)
         axes.annotate(f"{wide[init].mean():.1f}", (place, wide[init].mean()), xytext=(9, 0), textcoords="offset points", va="center", color=INIT_COLOURS[init], weight="bold")
-    axes.set_xticks(range(len(inits)), [INITS[init] for init in inits])
-    axes.set(xlim=(-0.4, len(inits) - 0.5), ylabel="test accuracy (%)", xlabel="initialisation")
+    axes.set_xticks(range(len(order)), [INITS[init] for init in order])
+    axes.set(xlim=(-0.4, len(order) - 0.5), ylabel="test accuracy (%)", xlabel="initialisation")
     return figure
 
 
 def learning_rates(runs: pd.DataFrame, column: str = "validation") -> Figure:
     """Accuracy by learning rate and initialisation, means and standard deviations over seeds; validation is what a rate is chosen on."""
     figure, axes = plt.subplots(figsize=(WIDTH * 0.75, 2.6))
-    for init in [i for i in INITS if i in set(runs.init)]:
+    for init in inits(runs.init):
         mean = runs[runs.init == init].groupby("lr")[column].agg(["mean", "std"])
         axes.errorbar(mean.index, mean["mean"], yerr=mean["std"].fillna(0), color=INIT_COLOURS[init], marker=INIT_MARKERS[init], capsize=3, label=INITS[init])
     axes.set(xscale="log", xlabel="learning rate", ylabel=f"{column} accuracy (%)")
@@ -83,7 +83,7 @@ def learning_rates(runs: pd.DataFrame, column: str = "validation") -> Figure:
 def by_fraction(frame: pd.DataFrame) -> Figure:
     """Figure 5: test accuracy against the labelled fraction, a band of the 95 % interval for each initialisation."""
     figure, axes = plt.subplots(figsize=(WIDTH, 3.2))
-    for init in [i for i in INITS if i in set(frame.init)]:
+    for init in inits(frame.init):
         groups = frame[frame.init == init].groupby("fraction")["test"]
         mean, half = groups.mean(), groups.apply(half_width)
         axes.plot(100 * mean.index, mean, color=INIT_COLOURS[init], marker=INIT_MARKERS[init], ms=5, label=INITS[init])

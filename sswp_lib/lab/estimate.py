@@ -62,8 +62,8 @@ def _cost(job: Job, counted: set) -> float:
     """Return the seconds of a job, of the search that it needs and of its pre-training."""
     total, source = 0.0, job.source
     if isinstance(source, Config):
-        total += _cost(Job({}, source), counted)
         source = runs.finished(source) or source
+        total += _cost(Job({}, source), counted) if isinstance(source, Config) else 0.0
     key = (repr(job.config.part("data", "model", "search" if source is None else "train")), repr(job.source))
     if key in counted:
         return total

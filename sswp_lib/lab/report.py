@@ -25,7 +25,7 @@ from sswp_lib.lab.tables import figures_folder
 
 SMALL = ("smoke", "quick")  # presets whose numbers are not the paper's
 MARKS = {"seen": "✓", "contradicted": "✗", "undecided": "?"}
-LEDGER = ("claim", "section", "paper", "measure", "mean", "low", "high", "n", "preset", "verdict")
+LEDGER = ("claim", "verdict", "mean", "low", "high", "n", "paper", "section", "measure", "preset")  # what matters most at the left: pages may be narrow
 KINDS = {"search": "searches", "train": "trainings", "memory": "measurements of memory"}
 RESOLUTION = 200  # pixels an inch of a figure that does not say
 

@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ FORMAT = 1  # of records; part of every name
 CHECKPOINT_SECONDS = 60.0  # between checkpoints within an epoch; each epoch's end has one anyway
 EPOCH_SECONDS = 1.0  # epochs shorter than this share one
 
-__all__ = ["Record", "default_device", "everything", "find", "finished", "memory", "root", "search", "train"]
+__all__ = ["Record", "default_device", "everything", "find", "finished", "memory", "pretraining", "root", "search", "started_from", "train"]
 
 
 def default_device() -> str:
@@ -59,13 +60,10 @@ def train(
     device = device or default_device()
     genotype = source.genotype if isinstance(source, Record) else source
     start, state, new = None, None, []
-    if config.train.init == "simclr":
-        start = train(pretraining(config, _seed(config, source)), genotype, device=device, quiet=quiet, tensorboard=tensorboard)
-    elif config.train.init == "concomitant" and weights is None:
-        if not isinstance(source, Record) or source.kind != "search":
-            raise InputError("init is 'concomitant' but the source is a genotype without weights; give a search run, or a weights file with --weights")
-        start, new = source, source.result["new_operations"]
-    elif weights is not None:
+    if weights is None or config.train.init == "simclr":
+        start = _start(config, source, partial(train, device=device, quiet=quiet, tensorboard=tensorboard))
+        new = start.result.get("new_operations", []) if start else []
+    else:
         state = files.read_weights(weights)
     given = _source(genotype, start.name if start is not None else state and files.checksum(files.weights_bytes(state))[:12])
 
@@ -86,15 +84,23 @@ def finished(config: Config, source: Record | Genotype | None = None) -> Record 
     """Return the record of a search (without `source`) or of a training if it is there already; nothing is computed."""
     if source is None:
         return _finished(root() / _name("search", _identity(config, "search"), {}))
-    genotype, start = source.genotype if isinstance(source, Record) else source, None
-    if config.train.init == "simclr":
-        start = finished(pretraining(config, _seed(config, source)), genotype)
-    elif config.train.init == "concomitant" and isinstance(source, Record):
-        start = source
+    start = _start(config, source, finished)
     if start is None and config.train.init != "random":
         return None
-    given = _source(genotype, start.name if start is not None else None)
+    given = _source(source.genotype if isinstance(source, Record) else source, start.name if start else None)
     return _finished(root() / _name("train", _identity(config, "train"), given))
+
+
+def _start(config: Config, source: Record | Genotype, pretrained: Callable[[Config, Genotype], Record | None]) -> Record | None:
+    """Return the run whose weights a training starts from: none, the search `source`, or what `pretrained` returns for its pre-training."""
+    if config.train.init == "simclr":
+        genotype = source.genotype if isinstance(source, Record) else source
+        return pretrained(pretraining(config, _seed(config, source)), genotype)
+    if config.train.init == "random":
+        return None
+    if not isinstance(source, Record) or source.kind != "search":
+        raise InputError("init is 'concomitant' but the source is a genotype without weights; give a search run, or a weights file with --weights")
+    return source
 
 
 def _source(genotype: Genotype, weights: str | None) -> dict[str, Any]:

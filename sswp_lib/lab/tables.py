@@ -19,6 +19,11 @@ from sswp_lib.lab.records import Done, Record
 INITS = {"random": "random", "simclr": "SimCLR pre-trained", "concomitant": "concomitant"}
 
 
+def inits(found: Iterable[str]) -> list[str]:
+    """Return the initialisations among `found`, in the order of all tables and figures."""
+    return [init for init in INITS if init in set(found)]
+
+
 def figures_folder(preset: str) -> Path:
     """Return (and make) the folder of a preset's figures and tables."""
     folder = home() / "figures" / preset
@@ -134,7 +139,7 @@ def gaps(frame: pd.DataFrame, order: Sequence[str], preset: str) -> pd.DataFrame
 def curve(frame: pd.DataFrame, by: str, preset: str, rename: dict[str, str] | None = None) -> pd.DataFrame:
     """Return test accuracy by initialisation (columns) and another label (rows), mean ± sd (n seeds)."""
     wide = frame.groupby([by, "init"])["test"].apply(spread).unstack()
-    wide = wide[[init for init in INITS if init in wide]].rename(columns={k: f"{v}, test accuracy (%)" for k, v in INITS.items()})
+    wide = wide[inits(wide)].rename(columns={k: f"{v}, test accuracy (%)" for k, v in INITS.items()})
     return wide.reset_index().rename(columns=rename or {}).assign(preset=preset)
 
 
