@@ -111,7 +111,7 @@ def arms(frame: pd.DataFrame, order: Sequence[str], preset: str, reported: dict[
         row: dict[str, Any] = {"arm": arm}
         if reported is not None:
             row["paper, test error (%)"] = reported.get(arm)
-        row |= {f"here, {column} (%)": spread(100 - found[column].dropna()) for column in columns}
+        row |= {f"here, test error, {column} (%)": spread(100 - found[column].dropna()) for column in columns}
         if "skips" in found:
             row |= {"skips (%)": spread(found["skips"])}
         rows.append({**row, "parameters (k)": round(found["parameters"].mean() / 1e3, 1), "preset": preset})

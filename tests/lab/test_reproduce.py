@@ -99,7 +99,7 @@ def test_every_row_of_an_ablation_is_a_record(smoke):
                 and r.config["train"]["batch_size"] == study.train.batch_size
             ]
             tests += [r.result["test"]["top1"] for r in trained]
-        assert table.loc[arm, "here, fine-tuned (%)"] == tables.spread(100 - pd.Series(tests)), arm
+        assert table.loc[arm, "here, test error, fine-tuned (%)"] == tables.spread(100 - pd.Series(tests)), arm
 
 
 def test_tables_are_made_from_the_records(smoke):

@@ -96,7 +96,7 @@ def test_by_arm_joins_a_search_with_its_trainings():
     assert frame[["arm", "seed", "scratch", "fine-tuned"]].values.tolist() == [["SSL", 0, 90.0, 92.0], ["SSL", 1, 88.0, 93.0], ["SL", 0, 80.0, 81.0]]
     assert frame["gap"].tolist() == pytest.approx([3.0, 5.0, 0.0]) and frame["hours"].tolist() == [0.5] * 3
     table = tables.arms(frame, ["SL", "SSL"], "smoke", {"SSL": 2.65}).set_index("arm")
-    assert table.loc["SSL", "here, scratch (%)"] == f"11.00 ± {math.sqrt(2):.2f} (2)" and table.loc["SL", "here, scratch (%)"] == "20.00 (1)"
+    assert table.loc["SSL", "here, test error, scratch (%)"] == f"11.00 ± {math.sqrt(2):.2f} (2)" and table.loc["SL", "here, test error, scratch (%)"] == "20.00 (1)"
     assert table.loc["SSL", "paper, test error (%)"] == 2.65 and math.isnan(table.loc["SL", "paper, test error (%)"])
     assert set(table.preset) == {"smoke"} and table.loc["SSL", "parameters (k)"] == 2.5
     assert tables.gaps(frame, ["SSL"], "smoke")["gap (points)"].tolist() == [f"4.00 ± {math.sqrt(2):.2f} (2)"]
