@@ -32,9 +32,10 @@ dot:
 	@command -v dot >/dev/null || { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq graphviz >/dev/null; } \
 	|| echo "The program dot (graphviz) is missing: cells will be drawn by matplotlib. Install it with: sudo apt install graphviz, brew install graphviz, or conda install graphviz"
 
-# Exact versions for repeatability on Linux, made from pyproject.toml; elsewhere pip chooses within its bounds. (soupsieve 3 asks for more than Python 3.11.2.)
+# Exact versions for repeatability on Linux, made from pyproject.toml; elsewhere pip chooses within its bounds. (soupsieve 3 asks for more than Python 3.11.2;
+# jsonschema 4.25 brings a grammar that takes two seconds to load, at every start of papermill.)
 lock:
-	$(BIN)/python -m piptools compile --quiet --strip-extras --allow-unsafe --extra dev --no-emit-index-url --no-emit-find-links --no-header --upgrade-package 'soupsieve<3' --output-file requirements.lock pyproject.toml
+	$(BIN)/python -m piptools compile --quiet --strip-extras --allow-unsafe --extra dev --no-emit-index-url --no-emit-find-links --no-header --upgrade-package 'soupsieve<3' --upgrade-package 'jsonschema<4.25' --output-file requirements.lock pyproject.toml
 
 lint: setup
 	$(BIN)/ruff check .

@@ -13,7 +13,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from sswp_lib.learn.data import take
 from sswp_lib.learn.views import normalise
@@ -41,6 +40,8 @@ def parameters(model: nn.Module) -> int:
 @torch.no_grad()
 def multiply_adds(model: nn.Module, image_size: int) -> int:
     """Return the multiply-adds of one image of image_size x image_size in evaluation."""
+    from torch.utils.flop_counter import FlopCounterMode  # here, because it imports triton: half a second at every start of a notebook
+
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
@@ -68,12 +69,10 @@ def sizes(genotype: Genotype, init_channels: int, num_classes: int, image_size: 
 
     with torch.device("meta"):
         network = Network(genotype, init_channels, num_classes, stem=stem)
-    found = {"parameters": parameters(network), "multiply_adds": multiply_adds(network, image_size)}
     for module in network.modules():
         if isinstance(module, BatchNorm | ReLUFirst | nn.ReLU | nn.MaxPool2d | nn.AvgPool2d):
             module.register_forward_hook(count)
-    with torch.no_grad():
-        network.eval()(torch.zeros(1, 3, image_size, image_size, device="meta"))
+    found = {"parameters": parameters(network), "multiply_adds": multiply_adds(network, image_size)}
     return found | {"elementwise": elementwise}
 
 
