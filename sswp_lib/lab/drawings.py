@@ -120,14 +120,9 @@ def changes(record: Record) -> Figure:
     """How many of each cell's 14 edges had another best operation than the epoch before, over the search."""
     best = np.array([row["best"] for row in record.history])  # (epochs, cells, 14)
     changed = np.vstack([np.zeros((1, best.shape[1])), (best[1:] != best[:-1]).sum(-1)]).T
-    figure, axes = plt.subplots(figsize=(plots.WIDTH, 1.4 + 0.18 * best.shape[1]))
-    image = axes.imshow(changed, aspect="auto", cmap="viridis", vmin=0, extent=(0, len(best), best.shape[1] - 0.5, -0.5), interpolation="nearest")
+    figure, axes = plots.cells_over_epochs(changed, "edges with a new best", vmin=0)
     for cell, epoch in record.result["pruned_at"].items():
         if epoch < len(best):
             axes.plot([epoch, epoch], [int(cell) - 0.5, int(cell) + 0.5], color="white", lw=1.5)
             axes.text(epoch + 0.01 * len(best), int(cell), "pruned", va="center", fontsize=6, color="white")
-    axes.set(xlabel="epoch", ylabel="cell")
-    axes.set_yticks(range(0, best.shape[1], max(best.shape[1] // 10, 1)))
-    axes.grid(False)
-    figure.colorbar(image, label="edges with a new best")
     return figure

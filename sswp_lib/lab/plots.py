@@ -11,6 +11,7 @@ import textwrap
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sswp_lib.config import Search
@@ -117,23 +118,34 @@ def shade(axes, config: Search, num_cells: int) -> None:
 
 def entropy_map(record: Record) -> Figure:
     """Entropy of alpha for each cell over the epochs: 1 all candidates alike, 0 fixed. Grey: pruned."""
-    history, num_cells = record.history, record.config["model"]["num_cells"]
-    values = np.array([row["entropy"] for row in history]).T  # (cells, epochs)
-    figure, axes = plt.subplots(figsize=(WIDTH, 1.3 + 0.18 * num_cells))
-    pruned = Search.model_validate(record.config["search"])
-    ends = pruning_epochs(pruned, num_cells)
-    searching = np.array([[epoch < ends[cell] for epoch in range(values.shape[1])] for cell in range(num_cells)])
-    shown = np.where(searching, values, np.nan)
+    values = np.array([row["entropy"] for row in record.history]).T  # (cells, epochs)
+    num_cells, num_epochs = values.shape
+    ends = pruning_epochs(Search.model_validate(record.config["search"]), num_cells)
+    searching = np.arange(num_epochs) < np.array([[ends[cell]] for cell in range(num_cells)])
+    figure, axes = cells_over_epochs(np.where(searching, values, np.nan), "entropy of alpha / log M", vmax=1)
     axes.set_facecolor("0.85")
-    image = axes.imshow(shown, aspect="auto", cmap="viridis", vmax=1, extent=(0, len(history), num_cells - 0.5, -0.5), interpolation="nearest")
     for cell, end in ends.items():
-        if end < len(history):
+        if end < num_epochs:
             axes.text(end + 0.4, cell, "pruned", va="center", fontsize=6, color="0.3")
+    return figure
+
+
+def cells_over_epochs(values: np.ndarray, label: str, **scale: float) -> tuple[Figure, Axes]:
+    """Heat map of what each cell was at each epoch.
+
+    Args:
+        values: (cells, epochs); nothing is drawn where NaN.
+        label: of the colour bar, with its unit.
+        scale: vmin and vmax, the values at the ends of the colours.
+    """
+    num_cells, num_epochs = values.shape
+    figure, axes = plt.subplots(figsize=(WIDTH, 1.3 + 0.18 * num_cells))
+    image = axes.imshow(values, aspect="auto", cmap="viridis", extent=(0, num_epochs, num_cells - 0.5, -0.5), interpolation="nearest", **scale)
     axes.set(xlabel="epoch", ylabel="cell")
     axes.set_yticks(range(0, num_cells, max(num_cells // 10, 1)))
     axes.grid(False)
-    figure.colorbar(image, label="entropy of alpha / log M", format="%.4g")
-    return figure
+    figure.colorbar(image, label=label, format="%.4g")
+    return figure, axes
 
 
 def operation_shares(record: Record) -> Figure:
