@@ -8,13 +8,16 @@ from collections.abc import Iterable, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator
 from scipy import stats
 
 from sswp_lib.config import Search
-from sswp_lib.lab.plots import COLOURS, WIDTH, shade
+from sswp_lib.lab.plots import COLOURS, SMALL, WIDTH, shade
 from sswp_lib.lab.records import Done
 from sswp_lib.lab.tables import INITS, inits
+from sswp_lib.learn.phases import pruning_epochs
 
 INIT_COLOURS = {"random": COLOURS[7], "simclr": COLOURS[1], "concomitant": COLOURS[0]}
 INIT_MARKERS = {"random": "s", "simclr": "^", "concomitant": "o"}
@@ -26,29 +29,48 @@ def half_width(values: pd.Series) -> float:
     return float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n)) if n > 1 else 0.0
 
 
-def arms(
-    frame: pd.DataFrame, order: Sequence[str], columns: Sequence[str] = ("scratch", "fine-tuned"), unit: str = "test accuracy (%)", reported: dict[str, float] | None = None
-) -> Figure:
-    """One line an arm, best read downwards; one panel a column. `reported`: the paper's test errors, in a panel of their own."""
-    panels = ([] if not reported else ["paper"]) + list(columns)
-    figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 0.9 + 0.32 * len(order)), sharey=True, squeeze=False)
-    places = range(len(order))
-    for panel, a in zip(panels, axes[0], strict=True):
-        if panel == "paper":
-            known = [(place, 100 - reported[arm]) for place, arm in enumerate(order) if reported.get(arm) is not None]
-            a.plot([value for _, value in known], [place for place, _ in known], "D", color="0.4", ms=5)
-            a.set(xlabel="test accuracy (%)", title="paper")
-        else:
-            for place, arm in enumerate(order):
-                values = frame[frame["arm"] == arm][panel].dropna()
-                a.plot(values, [place + 0.16] * len(values), ".", color="0.6", ms=4)
-                a.errorbar(values.mean(), place - 0.08, xerr=half_width(values), color=COLOURS[0], marker="o", ms=5, capsize=3, lw=1.5)
-            a.set(xlabel=unit, title=panel)
-        a.title.set_fontsize(8)
+def apart(values: pd.Series) -> pd.Series:
+    """Return how far from their line to draw the dots of `values`, so that equal ones stand beside each other."""
+    return 0.09 * values.groupby(values).cumcount()
+
+
+def arms(frame: pd.DataFrame, order: Sequence[str], columns: dict[str, str] | None = None, reported: dict[str, float] | None = None, arm: str = "") -> Figure:
+    """One line an arm, best read downwards; one panel a column, all measured ones on one scale of test accuracy.
+
+    Args:
+        columns: {column: title of its panel}; what was trained from scratch and what was fine-tuned by default.
+        reported: the paper's test errors (%), in a panel and on a scale of their own. arm: what the arms are, where their names do not say.
+    """
+    columns = columns or {"scratch": "from scratch", "fine-tuned": "fine-tuned"}
+    titles = ["paper, its own scale"] * bool(reported) + list(columns.values())
+    figure, axes = plt.subplots(1, len(titles), figsize=(WIDTH, 1.1 + 0.36 * len(order)), sharey=True, squeeze=False)
+    measured = axes[0][-len(columns) :]
+    for a, title in zip(axes[0], titles, strict=True):
+        a.set_title(title, fontsize=9)
+        a.set_xlabel("test accuracy (%)")
         a.margins(x=0.12)
-    axes[0][0].set_yticks(places, order)
-    axes[0][0].set_ylim(len(order) - 0.5, -0.5)
+    if reported:
+        known = [(100 - reported[name], place) for place, name in enumerate(order) if reported.get(name) is not None]
+        axes[0][0].plot(*zip(*known, strict=True), "D", color="0.4", ms=5)
+    for column, a in zip(columns, measured, strict=True):
+        if a is not measured[0]:
+            a.sharex(measured[0])
+        for place, name in enumerate(order):
+            values = frame[frame["arm"] == name][column].dropna()
+            a.plot(values, place + 0.16 + apart(values), ".", color="0.5", ms=5)
+            a.errorbar(values.mean(), place - 0.08, xerr=half_width(values), color=COLOURS[0], marker="o", ms=5, capsize=3, lw=1.5)
+    _end_at_100(measured[0])
+    for a in axes[0]:
+        a.xaxis.set_major_locator(MaxNLocator(3))
+    axes[0][0].set_yticks(range(len(order)), order)
+    axes[0][0].set(ylim=(len(order) - 0.5, -0.5), ylabel=arm)
     return figure
+
+
+def _end_at_100(axes: Axes) -> None:
+    """End a scale of percentages at 100, where Student's intervals know no end."""
+    low, high = axes.get_xlim()
+    axes.set_xlim(right=min(high, 100 + 0.02 * (100 - min(low, 99))))
 
 
 def fine_tuning(best: pd.DataFrame) -> Figure:
@@ -60,23 +82,25 @@ def fine_tuning(best: pd.DataFrame) -> Figure:
         axes.plot(range(len(order)), row, color="0.7", lw=0.8, marker=".", zorder=1)
     for place, init in enumerate(order):
         axes.errorbar(place, wide[init].mean(), yerr=half_width(wide[init]), color=INIT_COLOURS[init], marker=INIT_MARKERS[init], ms=7, capsize=4, lw=2, zorder=2)
-        axes.annotate(f"{wide[init].mean():.1f}", (place, wide[init].mean()), xytext=(9, 0), textcoords="offset points", va="center", color=INIT_COLOURS[init], weight="bold")
+        side = {"xytext": (-9, 0), "ha": "right"} if place == 0 else {"xytext": (9, 0), "ha": "left"}  # away from the lines
+        axes.annotate(f"{wide[init].mean():.1f}", (place, wide[init].mean()), **side, textcoords="offset points", va="center", color=INIT_COLOURS[init], weight="bold")
     axes.set_xticks(range(len(order)), [INITS[init] for init in order])
-    axes.set(xlim=(-0.4, len(order) - 0.5), ylabel="test accuracy (%)", xlabel="initialisation")
+    axes.set(xlim=(-0.5, len(order) - 0.5), ylabel="test accuracy (%)", xlabel="initialisation")
     return figure
 
 
 def learning_rates(runs: pd.DataFrame, column: str = "validation") -> Figure:
     """Accuracy by learning rate and initialisation, means and standard deviations over seeds; validation is what a rate is chosen on."""
-    figure, axes = plt.subplots(figsize=(WIDTH * 0.75, 2.6))
-    for init in inits(runs.init):
+    figure, axes = plt.subplots(figsize=(WIDTH * 0.75, 3.0))
+    for i, init in enumerate(inits(runs.init)):
         mean = runs[runs.init == init].groupby("lr")[column].agg(["mean", "std"])
-        axes.errorbar(mean.index, mean["mean"], yerr=mean["std"].fillna(0), color=INIT_COLOURS[init], marker=INIT_MARKERS[init], capsize=3, label=INITS[init])
+        beside = 1.03 ** (i - 1)  # or equal bars would hide one another
+        axes.errorbar(mean.index * beside, mean["mean"], yerr=mean["std"].fillna(0), color=INIT_COLOURS[init], marker=INIT_MARKERS[init], capsize=3, label=INITS[init])
     axes.set(xscale="log", xlabel="learning rate", ylabel=f"{column} accuracy (%)")
     rates = sorted(runs["lr"].unique())
     axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
     axes.minorticks_off()
-    figure.legend(title="mean and sd over seeds", loc="outside right center", frameon=False)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
@@ -100,7 +124,7 @@ def along(frames: dict[str, pd.DataFrame], order: dict[str, Sequence[str]], colu
     for (name, frame), a in zip(frames.items(), axes[0], strict=True):
         groups = [frame[frame["arm"] == arm][column].dropna() for arm in order[name]]
         for place, values in enumerate(groups):
-            a.plot([place + 0.1] * len(values), values, ".", color="0.6", ms=4)
+            a.plot(place + 0.1 + apart(values), values, ".", color="0.5", ms=5)
         a.errorbar(range(len(groups)), [g.mean() for g in groups], yerr=[half_width(g) for g in groups], color=COLOURS[0], marker="o", capsize=3)
         a.set_xticks(range(len(groups)), ["".join(c for c in arm if c.isdigit()) for arm in order[name]])
         a.set(xlabel=name)
@@ -110,21 +134,23 @@ def along(frames: dict[str, pd.DataFrame], order: dict[str, Sequence[str]], colu
 
 
 def through_phases(done: Iterable[Done], names: Sequence[str]) -> Figure:
-    """Loss and mean entropy of alpha over the epochs, one colour an arm (seed 0); the last arm's phases are shaded."""
+    """Loss, and entropy of alpha averaged over the cells that still search, one line an arm (seed 0); the last arm's phases are shaded."""
     found = {job.labels["arm"]: job.record for job in done if job.labels["what"] == "search" and job.labels["seed"] == 0}
-    figure, (loss, entropy) = plt.subplots(1, 2, figsize=(WIDTH, 2.8), sharex=True)
+    figure, (loss, entropy) = plt.subplots(1, 2, figsize=(WIDTH, 3.2), sharex=True)
     for i, name in enumerate(names):
-        rows = found[name].history
+        rows, config = found[name].history, found[name].config
+        ends = pruning_epochs(Search.model_validate(config["search"]), config["model"]["num_cells"])
+        searching = [[value for cell, value in enumerate(row["entropy"]) if row["epoch"] < ends[cell]] for row in rows]
         style = {"color": COLOURS[(7, 1, 0, 2)[i]], "ls": ("--", "-.", "-", ":")[i], "label": name}
         loss.plot([row["epoch"] + 1 for row in rows], [row["loss"] for row in rows], **style)
-        entropy.plot([row["epoch"] + 1 for row in rows], [np.mean(row["entropy"]) for row in rows], **style)
+        entropy.plot([row["epoch"] + 1 for row in rows], [np.mean(values) if values else np.nan for values in searching], **style)
     last = found[names[-1]]
     for axes in (loss, entropy):
         shade(axes, Search.model_validate(last.config["search"]), last.config["model"]["num_cells"])
         axes.set_xlabel("epoch")
     loss.set_ylabel("loss (nats)")
-    entropy.set_ylabel("entropy of alpha / log M")
-    figure.legend(*loss.get_legend_handles_labels(), loc="outside lower center", ncols=len(names), frameon=False)
+    entropy.set_ylabel("entropy of alpha / log M,\ncells still searching")
+    figure.legend(*loss.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     return figure
 
 
@@ -136,8 +162,11 @@ def weight_norms(norms: dict[str, pd.Series]) -> Figure:
     for init, values in norms.items():
         axes.hist(values, bins=bins, histtype="step", lw=1.8, color=INIT_COLOURS[init], ls={"simclr": "--"}.get(init, "-"), label=f"{INITS[init]}, median {values.median():.3f}")
         axes.axvline(values.median(), color=INIT_COLOURS[init], lw=1, ls=":")
-    axes.set(xscale="log", xlabel="root mean square of a weight tensor", ylabel="tensors")
-    axes.legend(frameon=False, fontsize=7)
+    axes.set(xscale="log", xlabel="root mean square of a weight tensor", ylabel="weight tensors")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
+    axes.legend(frameon=False, fontsize=SMALL)
     return figure
 
 
@@ -150,5 +179,5 @@ def size_against_accuracy(frame: pd.DataFrame, order: Sequence[str]) -> Figure:
             found["parameters"].mean() / 1e3, found["scratch"].mean(), yerr=half_width(found["scratch"]), marker="osD^vP"[i % 6], color=COLOURS[i], ms=7, capsize=3, label=arm
         )
     axes.set(xlabel="parameters (thousands)", ylabel="test accuracy from scratch (%)")
-    figure.legend(loc="outside right center", frameon=False, fontsize=7)
+    figure.legend(loc="outside right center", frameon=False, fontsize=SMALL)
     return figure

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import graphviz
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sswp_lib.lab import plots
@@ -17,74 +19,106 @@ from sswp_lib.lab.records import Record
 from sswp_lib.lab.tables import figures_folder
 from sswp_lib.space import CANDIDATES, Genotype, reduction_cells
 
-DOT_PIXELS = (440, 1300)  # height and width that dot's drawing of a cell rarely exceeds
+DOT_RESOLUTION = 160  # pixels an inch
 
 
 def title_of(genotype: Genotype, cell: int) -> str:
     return f"cell {cell} ({'reduction' if cell in reduction_cells(genotype.num_cells) else 'normal'})"
 
 
-def cell_graph(genotype: Genotype, cell: int, title: str | None = None) -> graphviz.Digraph:
-    """Return one cell as a graphviz graph: inputs left, output right, operations on the edges."""
+def inputs_of(cell: int) -> tuple[str, str]:
+    """Return what a cell's inputs 0 and 1 are."""
+    return (f"cell {cell - 2}" if cell > 1 else "stem", f"cell {cell - 1}" if cell > 0 else "stem")
+
+
+def cell_graph(genotype: Genotype, cell: int, title: str | None = None, inputs: tuple[str, str] | None = None) -> graphviz.Digraph:
+    """Return one cell as a graphviz graph: inputs left, output right, operations on the edges in their colours."""
     graph = graphviz.Digraph(
-        graph_attr={"rankdir": "LR", "label": title or title_of(genotype, cell), "labelloc": "t", "fontname": "Helvetica", "fontsize": "13", "nodesep": "0.12", "ranksep": "0.35"}
+        graph_attr={"rankdir": "LR", "label": title or title_of(genotype, cell), "labelloc": "t", "fontname": "Helvetica", "fontsize": "13", "nodesep": "0.12", "ranksep": "0.3"}
     )
     graph.attr("node", fontname="Helvetica", fontsize="11", shape="box", style="rounded,filled", height="0.3", margin="0.1,0.04")
-    graph.attr("edge", fontname="Helvetica", fontsize="9")
-    names = {0: f"cell {cell - 2}" if cell > 1 else "stem", 1: f"cell {cell - 1}" if cell > 0 else "stem "}
-    for node in range(6):
-        graph.node(str(node), names.get(node, f"node {node}"), fillcolor="#dce9f5" if node < 2 else "#f5f0dc")
+    graph.attr("edge", fontname="Helvetica", fontsize="10")
+    with graph.subgraph(graph_attr={"rank": "same"}) as first:
+        for node, name in enumerate(inputs or inputs_of(cell)):
+            first.node(str(node), f"{node}: {name}", fillcolor="#dce9f5")
+        first.edge("0", "1", style="invis")  # input 0 above input 1
+    for node in range(2, 6):
+        graph.node(str(node), f"node {node}", fillcolor="#f5f0dc")
     graph.node("out", "output", fillcolor="#dff0df")
     for position, (name, source) in enumerate(genotype.cells[cell]):
-        graph.edge(str(source), str(2 + position // 2), label=name, color=_hex(name), fontcolor="#333333", penwidth="1.6")
+        graph.edge(str(source), str(2 + position // 2), label=_on_white(name), color=_hex(name), fontcolor=_hex(name, 0.7), penwidth="1.8")
     for node in range(2, 6):
         graph.edge(str(node), "out", color="#bbbbbb")
     return graph
 
 
-def _hex(name: str) -> str:
-    return "#" + "".join(f"{round(255 * c):02x}" for c in plots.OPERATION_COLOURS[name])
+def _on_white(text: str) -> str:
+    return f'<<table border="0" cellborder="0" cellpadding="1" bgcolor="white"><tr><td>{text}</td></tr></table>>'
 
 
-def cells(found: Genotype, which: Sequence[int] | None = None, columns: int | None = None, titles: Sequence[str] | None = None) -> Figure:
-    """Draw cells of a genotype, few below one another, many side by side: by graphviz, or by matplotlib where the program `dot` is missing."""
+def _hex(name: str, darker: float = 1.0) -> str:
+    return "#" + "".join(f"{round(255 * darker * c):02x}" for c in plots.OPERATION_COLOURS[name])
+
+
+def cells(found: Genotype, which: Sequence[int] | None = None, titles: Sequence[str] | None = None, inputs: tuple[str, str] | None = None) -> Figure:
+    """Draw cells of a genotype, few below one another, many side by side: by graphviz, or by matplotlib where the program `dot` is missing.
+
+    Args:
+        which: the cells; all by default. titles: one for each. inputs: what all cells' inputs are called, instead of what they are in `found`.
+    """
     which = list(range(found.num_cells)) if which is None else list(which)
     titles = titles or [title_of(found, cell) for cell in which]
-    columns = columns or (1 if len(which) <= 4 else 2)
-    lines = math.ceil(len(which) / columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(plots.WIDTH * (1 if columns == 1 else 1.6), (2.1 if columns == 1 else 1.8) * lines), squeeze=False)
-    for a in axes.flat:
-        a.axis("off")
-    draw = _draw_by_dot if shutil.which("dot") else _draw_plainly
-    for a, cell, title in zip(axes.flat, which, titles, strict=False):
-        draw(a, found, cell, title)
+    named = [(cell, title, inputs or inputs_of(cell)) for cell, title in zip(which, titles, strict=True)]
+    if shutil.which("dot") is None:
+        return _drawn_plainly(found, named)
+    pictures = []
+    for cell, title, names in named:
+        graph = cell_graph(found, cell, title, names)
+        graph.graph_attr["dpi"] = str(DOT_RESOLUTION)
+        pictures.append(plt.imread(BytesIO(graph.pipe(format="png"))))
+    return _one_scale(pictures)
+
+
+def _one_scale(pictures: list[np.ndarray]) -> Figure:
+    """Put pictures (height, width, channels) on one scale, each line as high as its highest: one column of up to four, else two columns."""
+    columns = 1 if len(pictures) <= 4 else 2
+    rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
+    heights, width = [max(p.shape[0] for p in row) for row in rows], max(p.shape[1] for p in pictures)
+    across = plots.WIDTH * (1 if columns == 1 else 1.6)
+    figure, axes = plt.subplots(len(rows), columns, figsize=(across, across / columns * sum(heights) / width), height_ratios=heights, squeeze=False)
+    for line, row, height in zip(axes, rows, heights, strict=True):
+        for a in line:
+            a.axis("off")
+        for a, picture in zip(line, row, strict=False):
+            a.imshow(picture, extent=(0, picture.shape[1], picture.shape[0], 0), interpolation="antialiased")
+            a.set(xlim=(0, width), ylim=(height, 0))
     return figure
 
 
-def _draw_by_dot(axes, found: Genotype, cell: int, title: str) -> None:
-    from io import BytesIO
+def _drawn_plainly(found: Genotype, named: list[tuple[int, str, tuple[str, str]]]) -> Figure:
+    """Draw cells, each (cell, title, names of its inputs), with matplotlib alone."""
+    columns = 1 if len(named) <= 4 else 2
+    lines = math.ceil(len(named) / columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(plots.WIDTH * (1 if columns == 1 else 1.6), 2.4 * lines), squeeze=False)
+    for a in axes.flat:
+        a.axis("off")
+    for a, (cell, title, inputs) in zip(axes.flat, named, strict=False):
+        _draw_plainly(a, found, cell, title, inputs)
+    return figure
 
-    graph = cell_graph(found, cell, title)
-    graph.graph_attr["dpi"] = "160"
-    picture = plt.imread(BytesIO(graph.pipe(format="png")))
-    height, width = DOT_PIXELS
-    axes.imshow(picture, extent=(0, picture.shape[1], picture.shape[0], 0), interpolation="antialiased")
-    axes.set(xlim=(0, max(width, picture.shape[1])), ylim=(max(height, picture.shape[0]), 0))  # one scale for all cells
 
-
-def _draw_plainly(axes, found: Genotype, cell: int, title: str) -> None:
+def _draw_plainly(axes: Axes, found: Genotype, cell: int, title: str, inputs: tuple[str, str]) -> None:
     place = {0: (0, 1.0), 1: (0, -1.0), 2: (1.2, 1.3), 3: (2.0, -1.3), 4: (2.8, 1.3), 5: (3.6, -1.3)}
     for position, (name, source) in enumerate(found.cells[cell]):
         (x0, y0), (x1, y1) = place[source], place[2 + position // 2]
         axes.annotate("", (x1, y1), (x0, y0), arrowprops={"arrowstyle": "-|>", "color": plots.OPERATION_COLOURS[name], "lw": 1.4, "shrinkA": 9, "shrinkB": 9})
         share = 0.35 + 0.3 * (position % 2)
-        axes.text(x0 + share * (x1 - x0), y0 + share * (y1 - y0), name, fontsize=5, ha="center", va="center", bbox={"fc": "white", "ec": "none", "pad": 0.4})
+        axes.text(x0 + share * (x1 - x0), y0 + share * (y1 - y0), name, fontsize=7, ha="center", va="center", bbox={"fc": "white", "ec": "none", "pad": 0.4})
     for node, (x, y) in place.items():
-        axes.text(
-            x, y, f"in {node}" if node < 2 else str(node), fontsize=7, ha="center", va="center", bbox={"boxstyle": "round", "fc": "#dce9f5" if node < 2 else "#f5f0dc", "ec": "0.4"}
-        )
+        name, colour = (f"{node}: {inputs[node]}", "#dce9f5") if node < 2 else (f"node {node}", "#f5f0dc")
+        axes.text(x, y, name, fontsize=plots.SMALL, ha="center", va="center", bbox={"boxstyle": "round", "fc": colour, "ec": "0.4"})
     axes.set(xlim=(-0.4, 4.0), ylim=(-1.8, 1.8))
-    axes.set_title(title, fontsize=8)
+    axes.set_title(title, fontsize=9)
 
 
 def save_cells(found: Genotype, name: str, preset: str) -> Path:
@@ -96,7 +130,7 @@ def save_cells(found: Genotype, name: str, preset: str) -> Path:
 
 def published(name: str) -> Figure:
     """Draw a published normal and reduction cell, the same way as cells found here."""
-    return cells(Genotype.published(name, 3), [0, 1], titles=[f"{name}, normal", f"{name}, reduction"])
+    return cells(Genotype.published(name, 3), [0, 1], [f"{name}, normal", f"{name}, reduction"], ("cell k-2", "cell k-1"))
 
 
 def operations_by_depth(found: Genotype) -> Figure:
@@ -105,14 +139,14 @@ def operations_by_depth(found: Genotype) -> Figure:
     counts = np.array([[sum(name == op for op, _ in cell) for cell in found.cells] for name in CANDIDATES])
     bottom = np.zeros(found.num_cells)
     for name, row in zip(CANDIDATES, counts, strict=True):
-        axes.bar(range(found.num_cells), row, bottom=bottom, color=plots.OPERATION_COLOURS[name], label=name, width=0.8, edgecolor="white")
+        axes.bar(range(found.num_cells), row, bottom=bottom, color=plots.OPERATION_COLOURS[name], hatch=plots.OPERATION_HATCHES[name], label=name, width=0.8, edgecolor="white")
         bottom += row
     for cell in reduction_cells(found.num_cells):
-        axes.annotate("reduction", (cell, 8.1), ha="center", fontsize=7)
+        axes.annotate("reduction", (cell, 8.1), ha="center", fontsize=plots.SMALL)
     axes.set(xlabel="cell, from the input", ylabel="operations of the genotype", ylim=(0, 8.8))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(axis="x", visible=False)
-    figure.legend(loc="outside lower center", ncols=4, fontsize=7, frameon=False)
+    figure.legend(loc="outside lower center", ncols=4, fontsize=plots.SMALL, frameon=False)
     return figure
 
 
@@ -124,5 +158,5 @@ def changes(record: Record) -> Figure:
     for cell, epoch in record.result["pruned_at"].items():
         if epoch < len(best):
             axes.plot([epoch, epoch], [int(cell) - 0.5, int(cell) + 0.5], color="white", lw=1.5)
-            axes.text(epoch + 0.01 * len(best), int(cell), "pruned", va="center", fontsize=6, color="white")
+            axes.text(epoch + 0.01 * len(best), int(cell), "pruned", va="center", fontsize=plots.SMALL, color="white")
     return figure

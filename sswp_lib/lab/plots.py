@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 
 import matplotlib.pyplot as plt
@@ -17,20 +18,25 @@ from matplotlib.figure import Figure
 from sswp_lib.config import Search
 from sswp_lib.lab.records import Record
 from sswp_lib.lab.tables import figures_folder
-from sswp_lib.learn.phases import PHASES, phase, pruning_epochs
+from sswp_lib.learn.phases import PHASES, phase_lengths, pruning_epochs
 from sswp_lib.space import CANDIDATES
 
-WIDTH = 6.5  # inches: a column's width
+WIDTH = 6.5  # inches: the text of a page, or both columns of one that has two
+SMALL = 8  # points: the smallest letters of a figure
 COLOURS = sns.color_palette("colorblind")
-OPERATION_COLOURS = {name: COLOURS[i] for i, name in enumerate(CANDIDATES)}
-OPERATION_DASHES = dict(zip(CANDIDATES, ("-", "--", "--", "-.", "-.", ":", ":"), strict=True))  # told apart in grey as well
+OPERATION_COLOURS = dict(zip(CANDIDATES, (*COLOURS[:6], (0.2, 0.2, 0.2)), strict=True))
+OPERATION_DASHES = dict(zip(CANDIDATES, ("-", "--", "-.", ":", (0, (6, 1)), (0, (4, 1, 1, 1, 1, 1)), (0, (1, 0.6))), strict=True))  # told apart in grey as well
+OPERATION_HATCHES = dict(zip(CANDIDATES, ("", "//", "\\\\", "..", "xx", "--", "++"), strict=True))
 PHASE_COLOURS = dict(zip(PHASES, (COLOURS[7], COLOURS[9], COLOURS[1]), strict=True))
-CAPTION_LETTERS = 21  # of the caption's size, in an inch
+CAPTION_LETTERS = 18.5  # of the caption's size, in an inch
+_changes = ""
 
 
-def set_style() -> None:
-    """Set the one style of all figures."""
-    sns.set_theme(context="paper", style="whitegrid", palette="colorblind")
+def set_style(changes: str = "") -> None:
+    """Set the one style of all figures; `changes` says in every caption what is not as in the preset, e.g. "with 2 settings changed"."""
+    global _changes
+    _changes = changes
+    sns.set_theme(context="paper", style="whitegrid", palette="colorblind", font_scale=1.1)
     plt.rcParams.update({"figure.dpi": 110, "savefig.dpi": 200, "savefig.bbox": "tight", "figure.constrained_layout.use": True, "svg.hashsalt": "sswp"})
 
 
@@ -39,11 +45,12 @@ def save(figure: Figure, name: str, preset: str, caption: str) -> Figure:
 
     The caption stands below the figure, and in the files' "Description" for whoever reads them by program.
     """
-    caption = f"{caption.rstrip('.')}. Preset {preset}."
-    lines = textwrap.fill(caption, width=int(figure.get_figwidth() * CAPTION_LETTERS))
+    caption = f"{caption.rstrip('.')}. {' '.join(filter(None, ('Preset', preset, _changes)))}."
+    whole = re.sub(r"(?<=\d) (?=%)|(?<=Preset) ", "\u00a0", caption)  # no line ends there
+    lines = textwrap.fill(whole, width=int(figure.get_figwidth() * CAPTION_LETTERS))
     _fix_layout(figure)
     bottom = figure.get_tightbbox().y0 / figure.get_figheight()  # legends may stand below the axes
-    figure.text(0.01, bottom - 0.05 / figure.get_figheight(), lines, fontsize=7, color="0.25", va="top", ha="left")
+    figure.text(0.01, bottom - 0.05 / figure.get_figheight(), lines, fontsize=SMALL, color="0.25", va="top", ha="left")
     for suffix in ("png", "svg"):
         metadata = {"Description": caption} | ({"Date": None} if suffix == "svg" else {})
         figure.savefig(figures_folder(preset) / f"{name}.{suffix}", metadata=metadata)
@@ -66,29 +73,30 @@ def phases(config: Search, num_cells: int) -> Figure:
     """Figure 3: the phases of a search, and how long each cell goes on searching."""
     figure, axes = plt.subplots(figsize=(WIDTH, 1.2 + 0.16 * num_cells))
     ends = pruning_epochs(config, num_cells)
-    for name, (start, end) in _spans(config).items():
-        axes.axvspan(start, end, color=PHASE_COLOURS[name], alpha=0.25, lw=0)
-        axes.text((start + end) / 2, -1.1, name, ha="center", va="center")
+    _shade_phases(axes, config)
     for cell, end in ends.items():
         axes.barh(cell, end, color=COLOURS[0], height=0.6, label="searching" if cell == 0 else None)
         axes.barh(cell, config.epochs - end, left=end, color=COLOURS[2], height=0.6, hatch="///", edgecolor="white", label="pruned" if cell == 0 else None)
-    axes.set(xlim=(0, config.epochs), ylim=(num_cells - 0.4, -1.7), xlabel="epoch", ylabel="cell")
+    axes.set(xlim=(0, config.epochs), ylim=(num_cells - 0.3, -0.7), xlabel="epoch", ylabel="cell")
     axes.set_yticks(range(0, num_cells, max(num_cells // 10, 1)))
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22 - 0.5 / num_cells), ncols=2, frameon=False)
     axes.grid(False)
+    figure.legend(loc="outside lower center", ncols=5, frameon=False)
     return figure
 
 
-def _spans(config: Search) -> dict[str, tuple[int, int]]:
-    """Return {phase: (its first epoch, the one after its last)} of the phases that occur."""
-    epochs = {name: [e for e in range(config.epochs) if phase(e, config) == name] for name in PHASES}
-    return {name: (found[0], found[-1] + 1) for name, found in epochs.items() if found}
+def _shade_phases(axes: Axes, config: Search) -> None:
+    """Shade the phases that occur behind an axis of epochs, labelled for a legend."""
+    start = 0
+    for name, length in phase_lengths(config).items():
+        if length:
+            axes.axvspan(start, start + length, color=PHASE_COLOURS[name], alpha=0.25, lw=0, label=name)
+        start += length
 
 
 def search_curves(record: Record) -> Figure:
     """Loss and contrastive accuracy over the epochs of a search, with the phases shaded and each pruning marked."""
     history, config = record.history, Search.model_validate(record.config["search"])
-    figure, (loss, accuracy) = plt.subplots(1, 2, figsize=(WIDTH, 2.6), sharex=True)
+    figure, (loss, accuracy) = plt.subplots(1, 2, figsize=(WIDTH, 3.0), sharex=True)
     epochs = [row["epoch"] + 1 for row in history]
     loss.plot(epochs, [row["loss"] for row in history], color=COLOURS[0], label="weight steps")
     alpha_rows = [row for row in history if "alpha_loss" in row]
@@ -103,17 +111,17 @@ def search_curves(record: Record) -> Figure:
         axes.set_xlabel("epoch")
     loss.set_ylabel("loss (nats)")
     accuracy.set_ylabel("contrastive accuracy (%)" if config.objective != "supervised" else "accuracy (%)")
-    loss.legend(loc="upper right", bbox_to_anchor=(1, 0.93), fontsize=7)
+    figure.legend(*loss.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=SMALL)
     return figure
 
 
-def shade(axes, config: Search, num_cells: int) -> None:
+def shade(axes: Axes, config: Search, num_cells: int) -> None:
     """Shade the phases of a search behind curves over its epochs, and mark each pruning."""
-    for name, (start, end) in _spans(config).items():
-        axes.axvspan(start, end, color=PHASE_COLOURS[name], alpha=0.15, lw=0)
-    for epoch in pruning_epochs(config, num_cells).values():
-        axes.plot([epoch], [0.97], marker="v", ms=5, color="0.2", transform=axes.get_xaxis_transform(), clip_on=False)
+    _shade_phases(axes, config)
+    ends = list(pruning_epochs(config, num_cells).values())
+    axes.plot(ends, [0.97] * num_cells, "v", ms=5, color="0.2", transform=axes.get_xaxis_transform(), clip_on=False, label="a cell is pruned")
     axes.set_xlim(0, config.epochs)
+    axes.xaxis.get_major_locator().set_params(integer=True)
 
 
 def entropy_map(record: Record) -> Figure:
@@ -122,11 +130,11 @@ def entropy_map(record: Record) -> Figure:
     num_cells, num_epochs = values.shape
     ends = pruning_epochs(Search.model_validate(record.config["search"]), num_cells)
     searching = np.arange(num_epochs) < np.array([[ends[cell]] for cell in range(num_cells)])
-    figure, axes = cells_over_epochs(np.where(searching, values, np.nan), "entropy of alpha / log M", vmax=1)
+    figure, axes = cells_over_epochs(np.where(searching, values, np.nan), "entropy of alpha / log M\n(0: decided)", vmax=1)
     axes.set_facecolor("0.85")
     for cell, end in ends.items():
         if end < num_epochs:
-            axes.text(end + 0.4, cell, "pruned", va="center", fontsize=6, color="0.3")
+            axes.text(end + 0.4, cell, "pruned", va="center", fontsize=SMALL, color="0.3")
     return figure
 
 
@@ -139,7 +147,7 @@ def cells_over_epochs(values: np.ndarray, label: str, **scale: float) -> tuple[F
         scale: vmin and vmax, the values at the ends of the colours.
     """
     num_cells, num_epochs = values.shape
-    figure, axes = plt.subplots(figsize=(WIDTH, 1.3 + 0.18 * num_cells))
+    figure, axes = plt.subplots(figsize=(WIDTH, 1.4 + 0.2 * num_cells))
     image = axes.imshow(values, aspect="auto", cmap="viridis", extent=(0, num_epochs, num_cells - 0.5, -0.5), interpolation="nearest", **scale)
     axes.set(xlabel="epoch", ylabel="cell")
     axes.set_yticks(range(0, num_cells, max(num_cells // 10, 1)))
@@ -154,13 +162,14 @@ def operation_shares(record: Record) -> Figure:
     epochs = [row["epoch"] + 1 for row in record.history]
     for i, name in enumerate(CANDIDATES):
         over_time.plot(epochs, [100 * row["shares"][i] for row in record.history], color=OPERATION_COLOURS[name], ls=OPERATION_DASHES[name], label=name)
+    over_time.axhline(100 / len(CANDIDATES), color="0.4", lw=0.8, zorder=1, label="all alike")
     over_time.set(xlabel="epoch", ylabel="mean probability (%)", xlim=(0, epochs[-1]))
     counts = record.result["operation_counts"]
-    found.barh(list(counts), list(counts.values()), color=[OPERATION_COLOURS[name] for name in counts])
+    found.barh(list(counts), list(counts.values()), color=[OPERATION_COLOURS[name] for name in counts], hatch=[OPERATION_HATCHES[name] for name in counts], edgecolor="white")
     found.invert_yaxis()
     found.set(xlabel="edges of the genotype")
     found.xaxis.get_major_locator().set_params(integer=True)
-    figure.legend(*over_time.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=7, frameon=False)
+    figure.legend(*over_time.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=SMALL, frameon=False)
     return figure
 
 
@@ -173,10 +182,11 @@ def memory(record: Record) -> Figure:
     }  # fmt: skip
     figure, axes = plt.subplots(figsize=(WIDTH, 1.9))
     bars = axes.barh(list(rows), [value / 2**20 for value in rows.values()], color=[COLOURS[7], COLOURS[7], COLOURS[0], COLOURS[0]])
-    axes.bar_label(bars, [f"{value / found['compact, 14 edges']:.2f}x" for value in rows.values()], padding=3, fontsize=7)
+    axes.bar_label(bars, [f"{value / found['compact, 14 edges']:.2f}x" for value in rows.values()], padding=3, fontsize=SMALL)
     axes.invert_yaxis()
-    axes.margins(x=0.12)
-    axes.set_xlabel(f"peak memory of a step of {views} views (MiB)")
+    axes.grid(axis="y", visible=False)
+    axes.margins(x=0.14)
+    axes.set_xlabel(f"peak memory of a step of {views} views (MiB, and against 14 edges)")
     return figure
 
 
@@ -191,5 +201,5 @@ def image_rows(rows: dict[str, np.ndarray]) -> Figure:
             sns.despine(ax=a, left=True, bottom=True)
         for a, image in zip(line, images, strict=False):
             a.imshow(np.clip(image, 0, 1), interpolation="nearest")
-        line[0].set_ylabel(label, fontsize=7)
+        line[0].set_ylabel(label, fontsize=SMALL)
     return figure

@@ -83,6 +83,7 @@ def section(stem: str, preset: str, own_data: str) -> dict[str, Any]:
     return {
         "number": number, "title": heading(done) or heading(source) or stem, "problem": problem(done), "notes": notes,
         "data": (how.get("parameters", {}).get("data") or own_data) if done else None,
+        "settings": how.get("parameters", {}).get("settings") or [],
         "when": (how.get("end_time") or "")[:16].replace("T", " "), "took": duration(how["duration"]) if how.get("duration") else None,
         "tables": [t for t in tables if t], "figures": [f for f in pictures if f],
     }  # fmt: skip

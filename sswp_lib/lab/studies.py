@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -20,6 +21,7 @@ from sswp_lib.lab import runs
 from sswp_lib.lab.records import Done
 from sswp_lib.lab.tables import INITS
 from sswp_lib.learn.data import generator, load
+from sswp_lib.learn.phases import phase_lengths
 from sswp_lib.space import CANDIDATES, Genotype, derive
 from sswp_lib.space import EDGES as CELL_EDGES
 
@@ -167,10 +169,11 @@ def data_sets(config: Config, other: str | None) -> tuple[Settings, Settings]:
     return {"data.classes": classes[:half]}, {"data.classes": classes[half:]}
 
 
-def data_words(config: Config, changes: Settings) -> str:
-    """Return how a caption calls a data set of the transfer."""
-    data = config.changed(**changes).data
-    return data.name if data.classes is None else f"the classes {', '.join(data.classes)} of {data.name}"
+def data_words(config: Config) -> str:
+    """Return how a caption calls a configuration's data set."""
+    name = config.data.name.removeprefix("folder:")
+    whole = name if name == config.data.name else f"the folder {Path(name).name}"
+    return whole if config.data.classes is None else f"the classes {', '.join(config.data.classes)} of {whole}"
 
 
 def probes(study: Config, seeds: int, lr: float = 0.1) -> list[Job]:
@@ -212,6 +215,24 @@ def described(config: Config, seeds: int, preset: str, device: str) -> pd.DataFr
     return pd.DataFrame([row])
 
 
+def changes(data: str | None, settings: Sequence[str]) -> str:
+    """Return what every caption says of a notebook's parameters where they are not the preset's; empty where they are."""
+    said = ["other data"] * (data is not None) + [f"{len(settings)} settings changed"] * bool(settings)
+    return f"with {' and '.join(said)}" if said else ""
+
+
+def size(config: Config) -> str:
+    """Return the words of a caption that say what was searched, and for how long."""
+    model = config.model
+    return f"{data_words(config)}, {config.data.image_size} pixels, C={model.init_channels}, L={model.num_cells}, {config.search.epochs} search epochs"
+
+
 def recipe(study: Config, frame: pd.DataFrame) -> str:
-    """Return the words of a caption that say what networks were trained on, and how long."""
-    return f"{study.data.name}, {int(frame['labels'].median())} labels, {study.train.epochs} epochs, learning rate {study.train.lr:g}"
+    """Return the words of a caption that say what was searched, what networks were trained on, and how long."""
+    return f"{size(study)}; {int(frame['labels'].median())} labels, {study.train.epochs} epochs, learning rate {study.train.lr:g}"
+
+
+def phase_words(study: Config, arms: dict[str, Settings]) -> str:
+    """Return the words of a caption that say how many epochs each arm's phases have."""
+    lengths = {name: phase_lengths(study.changed(**settings).search).values() for name, settings in arms.items()}
+    return ", ".join(f"{name} {' + '.join(str(n) for n in epochs)}" for name, epochs in lengths.items())

@@ -149,6 +149,14 @@ def weight_norms(record: Record) -> pd.Series:
     return pd.Series(weights, name="root mean square")
 
 
+def norms_by_part(norms: dict[str, pd.Series]) -> pd.DataFrame:
+    """Return the median of `weight_norms` of a pre-trained and of a concomitant start, and their ratio, by part of the network."""
+    both = pd.DataFrame(norms).dropna()
+    parts = {name: both[both.index.str.contains(part)] for name, part in {"stem": "stem", "preprocessing": "preprocess", "operations": "edges"}.items()}
+    rows = [{"weights": name, "tensors": len(part), **part.median().round(4).to_dict()} for name, part in parts.items() if len(part)]
+    return pd.DataFrame(rows).assign(ratio=lambda t: (t["concomitant"] / t["simclr"]).round(2))
+
+
 def with_sizes(reported: pd.DataFrame, measured: dict[str, dict[str, int]], columns: dict[str, str]) -> pd.DataFrame:
     """Put measured sizes, in millions, beside a reported table's; `columns` is {size: the reported column}, rows go by architecture."""
     table = reported.copy()

@@ -20,7 +20,7 @@ from sswp_lib.space import Genotype
 
 def cells(genotype: Genotype) -> ipywidgets.Widget:
     """Step through the cells of a genotype."""
-    return _with_controls(lambda cell: drawings.cells(genotype, [cell], columns=1), ipywidgets.IntSlider(0, 0, genotype.num_cells - 1, description="cell"))
+    return _with_controls(lambda cell: drawings.cells(genotype, [cell]), ipywidgets.IntSlider(0, 0, genotype.num_cells - 1, description="cell"))
 
 
 def phases(config: Config) -> ipywidgets.Widget:

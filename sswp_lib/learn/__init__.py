@@ -2,8 +2,8 @@
 
 from sswp_lib.learn.data import ImageData, load
 from sswp_lib.learn.objectives import nt_xent
-from sswp_lib.learn.phases import cells_to_prune, phase, pruning_epochs
+from sswp_lib.learn.phases import cells_to_prune, phase, phase_lengths, pruning_epochs
 from sswp_lib.learn.search import Search
 from sswp_lib.learn.train import Training
 
-__all__ = ["ImageData", "Search", "Training", "cells_to_prune", "load", "nt_xent", "phase", "pruning_epochs"]
+__all__ = ["ImageData", "Search", "Training", "cells_to_prune", "load", "nt_xent", "phase", "phase_lengths", "pruning_epochs"]

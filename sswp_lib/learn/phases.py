@@ -27,6 +27,12 @@ def phase(epoch: int, config: Search) -> str:
     return PHASES[1] if config.prune == "none" or epoch < floor(first + second) else PHASES[2]
 
 
+def phase_lengths(config: Search) -> dict[str, int]:
+    """Return {phase: its epochs}, in order; a phase that the ratios leave no whole epoch has 0."""
+    found = [phase(epoch, config) for epoch in range(config.epochs)]
+    return {name: found.count(name) for name in PHASES}
+
+
 def pruning_epochs(config: Search, num_cells: int) -> dict[int, int]:
     """Return {cell: the epoch at whose start it is pruned}; `epochs` itself means: after the last."""
     if config.prune == "none":

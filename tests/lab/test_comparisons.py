@@ -9,7 +9,8 @@ from matplotlib import pyplot as plt
 from PIL import Image
 from scipy import stats
 
-from sswp_lib.lab import comparisons, drawings, plots, tables
+from sswp_lib.config import Search
+from sswp_lib.lab import comparisons, drawings, plots, studies, tables
 from sswp_lib.lab.records import Done
 from sswp_lib.space import CANDIDATES, Genotype
 
@@ -41,6 +42,11 @@ def test_arms_show_every_seed_the_means_and_the_paper():
     assert points == [[90.0, 92.0], [93.0, 97.0]]
     assert [line.get_xdata()[0] for line in tuned.lines if line.get_marker() == "o"] == [92.0, 96.0]
     assert [text.get_text() for text in paper.get_yticklabels()] == ["SL", "SSL"]
+    assert scratch.get_xlim() == tuned.get_xlim() != paper.get_xlim() and scratch.get_xlim()[1] < 101  # an interval from 69.6 to 120.4 ends there
+
+
+def test_equal_seeds_are_drawn_beside_each_other():
+    assert comparisons.apart(pd.Series([88.0, 90.0, 90.0])).tolist() == pytest.approx([0, 0, 0.09])
 
 
 def test_by_fraction_draws_means_and_bands():
@@ -63,10 +69,23 @@ def test_curves_of_searches_and_norms(finished):
     done = [Done({"arm": name, "what": "search", "seed": 0}, finished) for name in ("SSL", "SSL+FPP")]
     loss, entropy = comparisons.through_phases(done, ["SSL", "SSL+FPP"]).axes
     assert loss.lines[0].get_ydata() == pytest.approx([row["loss"] for row in finished.history])
-    assert entropy.lines[0].get_ydata() == pytest.approx([np.mean(row["entropy"]) for row in finished.history])
+    ends = {int(cell): epoch for cell, epoch in finished.result["pruned_at"].items()}
+    searching = [[value for cell, value in enumerate(row["entropy"]) if row["epoch"] < ends[cell]] for row in finished.history]
+    assert any(len(values) == 1 for values in searching), "no epoch in which one of the two cells is pruned"
+    assert entropy.lines[0].get_ydata() == pytest.approx([np.mean(values) if values else np.nan for values in searching], nan_ok=True)
     norms = tables.weight_norms(finished)
     axes = comparisons.weight_norms({"concomitant": norms}).axes[0]
     assert f"{norms.median():.3f}" in axes.get_legend().get_texts()[0].get_text()
+
+
+def test_a_search_is_shaded_by_the_phases_that_it_has(finished):
+    figure = plots.phases(Search(epochs=6, ratios=(0.2, 0.2, 0.6)), 3)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["warm-up", "pruning", "searching", "pruned"]
+    assert "a cell is pruned" in [text.get_text() for text in plots.search_curves(finished).legends[0].get_texts()]
+
+
+def test_operations_are_told_apart_without_colour():
+    assert len(set(plots.OPERATION_DASHES.values())) == len(set(plots.OPERATION_HATCHES.values())) == len(CANDIDATES)
 
 
 def test_operations_by_depth_add_up_to_eight():
@@ -92,6 +111,21 @@ def test_published_cells_are_drawn_with_and_without_dot(monkeypatch, dot):
     assert [len(a.images) for a in figure.axes] == [1, 1] if dot else [a.get_title() for a in figure.axes] == ["PDARTS, normal", "PDARTS, reduction"]
 
 
+def test_a_graph_names_its_inputs_and_puts_operations_on_the_edges():
+    genotype = Genotype.published("PDARTS", 3)
+    source = drawings.cell_graph(genotype, 0).source
+    assert '"0: stem"' in source and '"1: stem"' in source
+    assert '"0: cell 0"' in drawings.cell_graph(genotype, 2).source and '"1: cell 1"' in drawings.cell_graph(genotype, 2).source
+    assert source.count("conv") + source.count("pool") + source.count("skip") == 8
+
+
+def test_pictures_of_cells_stand_on_one_scale():
+    figure = drawings._one_scale([np.ones((100, 400, 4)), np.ones((150, 200, 4))])
+    figure.canvas.draw()
+    scales = [(a.get_window_extent().width / 400, a.get_window_extent().height / h) for a, h in zip(figure.axes, (100, 150), strict=True)]
+    assert scales[0] == pytest.approx(scales[1], rel=0.01)
+
+
 def test_a_saved_figure_carries_its_caption(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "home", lambda: tmp_path)
     figure = comparisons.arms(frame({"a": [1.0, 2.0]}), ["a"])
@@ -102,3 +136,11 @@ def test_a_saved_figure_carries_its_caption(tmp_path, monkeypatch):
     caption = next(text for text in figure.texts if "One arm" in text.get_text())
     below = min(a.get_tightbbox().y0 for a in figure.axes)
     assert caption.get_window_extent().y1 < below and math.isfinite(below)
+
+
+def test_a_caption_says_what_is_not_as_in_the_preset(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "home", lambda: tmp_path)
+    monkeypatch.setattr(plots, "_changes", studies.changes("folder:x", ["a=1", "b=2"]))
+    figure = plots.save(comparisons.arms(frame({"a": [1.0, 2.0]}), ["a"]), "f", "smoke", "95 % intervals")
+    assert figure.texts[-1].get_text().replace("\u00a0", " ") == "95 % intervals. Preset smoke with other data and 2 settings changed."
+    assert studies.changes(None, []) == ""

@@ -103,6 +103,13 @@ def test_transfer_searches_on_a_or_b_and_trains_on_b():
     assert studies.data_sets(STUDY, "tiny-imagenet") == ({}, {"data.image_size": 64, "data.name": "tiny-imagenet"})
 
 
+def test_captions_say_what_was_searched():
+    config = STUDY.changed(**{"data.name": "folder:/some/where/cats", "data.classes": ("a", "b"), "search.epochs": 4})
+    assert studies.data_words(config) == "the classes a, b of the folder cats"
+    assert studies.size(STUDY).startswith("digits, 8 pixels, C=") and studies.size(config).endswith("4 search epochs")
+    assert studies.phase_words(STUDY, {"longer": {"search.epochs": 10, **studies.RATIOS["longer"]}}) == "longer 2 + 2 + 6"
+
+
 def test_probes_learn_the_classifier_alone():
     for job in studies.probes(STUDY, 1):
         assert job.config.train.freeze == "backbone" and job.config.train.init == "simclr"

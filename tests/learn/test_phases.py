@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 
 from sswp_lib.config import InputError, Search, load_config
-from sswp_lib.learn import cells_to_prune, phase, pruning_epochs
+from sswp_lib.learn import cells_to_prune, phase, phase_lengths, pruning_epochs
 
 RATIOS = [(0.2, 0.4, 0.4), (0.0, 0.0, 1.0), (0.5, 0.49, 0.01), (0.1, 0.2, 0.7)]
 
@@ -77,3 +77,9 @@ def test_ratios_that_cannot_be_are_refused(settings, named):
     with pytest.raises(InputError, match=named) as error:
         load_config("smoke", settings=settings)
     assert "\n" not in str(error.value)
+
+
+def test_phase_lengths_are_whole_epochs():
+    assert list(phase_lengths(Search(epochs=15, ratios=(0.2, 0.6, 0.2))).items()) == [("warm-up", 3), ("bi-level", 9), ("pruning", 3)]
+    assert list(phase_lengths(Search(epochs=6, ratios=(0.2, 0.2, 0.6))).values()) == [2, 0, 4]
+    assert list(phase_lengths(Search(epochs=10, ratios=(0.2, 0.8), prune="none")).values()) == [2, 8, 0]
