@@ -282,8 +282,18 @@ def test_command_hands_its_options_on_and_tells_of_failures(call, scripts, monke
     assert call("reproduce", "--jobs", "0")[0] == 2
 
 
+@pytest.fixture
+def heard():
+    """Hear signals as a program does that was started at a terminal: a shell lets what it starts in the background ignore Ctrl-C."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_ends_all_processes_with_what_they_started(scripts, project, number):
+def test_signal_ends_all_processes_with_what_they_started(scripts, project, heard, number):
     scripts(n01_a=(
         "import pathlib, subprocess, sys, time\nchild = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True)\n"
         "pathlib.Path('pid.part').write_text(str(child.pid))\npathlib.Path('pid.part').rename('pid')\ntime.sleep(60)"
