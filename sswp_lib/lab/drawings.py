@@ -79,12 +79,16 @@ def cells(found: Genotype, which: Sequence[int] | None = None, titles: Sequence[
     return _one_scale(pictures)
 
 
+def _columns(cells: int) -> tuple[int, float]:
+    """Return in how many columns so many cells stand, and the figure's width in inches."""
+    return (1, plots.WIDTH) if cells <= 4 else (2, 1.6 * plots.WIDTH)
+
+
 def _one_scale(pictures: list[np.ndarray]) -> Figure:
-    """Put pictures (height, width, channels) on one scale, each line as high as its highest: one column of up to four, else two columns."""
-    columns = 1 if len(pictures) <= 4 else 2
+    """Put pictures (height, width, channels) on one scale, each line as high as its highest."""
+    columns, across = _columns(len(pictures))
     rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
     heights, width = [max(p.shape[0] for p in row) for row in rows], max(p.shape[1] for p in pictures)
-    across = plots.WIDTH * (1 if columns == 1 else 1.6)
     figure, axes = plt.subplots(len(rows), columns, figsize=(across, across / columns * sum(heights) / width), height_ratios=heights, squeeze=False)
     for line, row, height in zip(axes, rows, heights, strict=True):
         for a in line:
@@ -97,9 +101,9 @@ def _one_scale(pictures: list[np.ndarray]) -> Figure:
 
 def _drawn_plainly(found: Genotype, named: list[tuple[int, str, tuple[str, str]]]) -> Figure:
     """Draw cells, each (cell, title, names of its inputs), with matplotlib alone."""
-    columns = 1 if len(named) <= 4 else 2
+    columns, across = _columns(len(named))
     lines = math.ceil(len(named) / columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(plots.WIDTH * (1 if columns == 1 else 1.6), 2.4 * lines), squeeze=False)
+    figure, axes = plt.subplots(lines, columns, figsize=(across, 2.4 * lines), squeeze=False)
     for a in axes.flat:
         a.axis("off")
     for a, (cell, title, inputs) in zip(axes.flat, named, strict=False):
@@ -108,16 +112,16 @@ def _drawn_plainly(found: Genotype, named: list[tuple[int, str, tuple[str, str]]
 
 
 def _draw_plainly(axes: Axes, found: Genotype, cell: int, title: str, inputs: tuple[str, str]) -> None:
-    place = {0: (0, 1.0), 1: (0, -1.0), 2: (1.2, 1.3), 3: (2.0, -1.3), 4: (2.8, 1.3), 5: (3.6, -1.3)}
+    place = {0: (0, 0.8), 1: (0, -0.8), 2: (1.5, 1.6), 3: (2.2, -1.6), 4: (3.0, 0.8), 5: (3.9, -0.8)}
     for position, (name, source) in enumerate(found.cells[cell]):
         (x0, y0), (x1, y1) = place[source], place[2 + position // 2]
-        axes.annotate("", (x1, y1), (x0, y0), arrowprops={"arrowstyle": "-|>", "color": plots.OPERATION_COLOURS[name], "lw": 1.4, "shrinkA": 9, "shrinkB": 9})
-        share = 0.35 + 0.3 * (position % 2)
+        axes.annotate("", (x1, y1), (x0, y0), arrowprops={"arrowstyle": "-|>", "color": plots.OPERATION_COLOURS[name], "lw": 1.4, "shrinkA": 18, "shrinkB": 18})
+        share = {0: 0.6, 1: 0.35}.get(source, 0.5)  # or names would lie on one another
         axes.text(x0 + share * (x1 - x0), y0 + share * (y1 - y0), name, fontsize=7, ha="center", va="center", bbox={"fc": "white", "ec": "none", "pad": 0.4})
     for node, (x, y) in place.items():
         name, colour = (f"{node}: {inputs[node]}", "#dce9f5") if node < 2 else (f"node {node}", "#f5f0dc")
         axes.text(x, y, name, fontsize=plots.SMALL, ha="center", va="center", bbox={"boxstyle": "round", "fc": colour, "ec": "0.4"})
-    axes.set(xlim=(-0.4, 4.0), ylim=(-1.8, 1.8))
+    axes.set(xlim=(-0.4, 4.3), ylim=(-2, 2))
     axes.set_title(title, fontsize=9)
 
 
