@@ -64,9 +64,9 @@ def train(
     from sswp_lib.lab import runs
 
     given = parse_settings(settings or [])
-    start = resolve(source, given.get("model.num_cells", PRESETS.get(preset, {}).get("model.num_cells", 20)))
+    start = resolve(source, load_config(preset, data, seed, given).model.num_cells)
     few = {"train.labels": labels, "train.labels_per_class": None} if labels is not None else {}
-    config = load_config(preset, data or data_of(start), seed, {**model_of(start), "train.init": init, **few, **given})
+    config = load_config(preset, data or data_of(start), seed, {**model_of(start), **views_of(start, data), "train.init": init, **few, **given})
     print_record(runs.train(config, start, weights, checked_device(device), quiet, tensorboard))
 
 
@@ -153,6 +153,14 @@ def model_of(source) -> dict[str, object]:
         return {"model.num_cells": source.num_cells}
     model = {f"model.{name}": value for name, value in source.config["model"].items()}
     return {**model, "data.image_size": source.config["data"]["image_size"]}
+
+
+def views_of(source, data: str | None) -> dict[str, object]:
+    """Return the classes and views that a search was made with, unless `data` names another data set than the search's."""
+    found = source.config["data"] if hasattr(source, "config") else {}
+    if "views" not in found or (data not in (None, found["name"]) and not (found["name"] == "folder" and data.startswith("folder:"))):
+        return {}
+    return {"data.classes": found.get("classes"), **{f"data.views.{name}": value for name, value in found["views"].items()}}
 
 
 def data_of(source) -> str | None:

@@ -56,11 +56,16 @@ def train(
         config: `train.init` says what to start from: "random"; "concomitant", the weights of `source`, a search's
             record, or those of the file `weights`; "simclr", those of a pre-training run, which is done first.
         source: a search's record or a genotype.
+
+    Raises:
+        InputError: `weights` given where they would not be used; or whatever is wrong with them, the data or the settings.
     """
+    if weights is not None and config.train.init != "concomitant":
+        raise InputError(f"weights {str(weights)!r} are given, but init is {config.train.init!r}, which does not use them; expected init='concomitant'")
     device = device or default_device()
     genotype = source.genotype if isinstance(source, Record) else source
     start, state, new = None, None, []
-    if weights is None or config.train.init == "simclr":
+    if weights is None:
         start = _start(config, source, partial(train, device=device, quiet=quiet, tensorboard=tensorboard))
         new = start.result.get("new_operations", []) if start else []
     else:

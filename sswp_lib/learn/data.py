@@ -22,6 +22,7 @@ from sswp_lib.config import Data, InputError, home, suggest
 
 IMAGE_SUFFIXES = {s for s, f in Image.registered_extensions().items() if f in Image.OPEN}
 FINGERPRINT_BYTES = 4 * 2**30  # folders up to this size are told apart by content; ours
+ANNOTATIONS = "val_annotations.txt"  # where Tiny ImageNet lists its validation labels
 IN_MEMORY_BYTES = 8 * 2**30  # larger sets stay in a memory-mapped file on the host; ours
 
 
@@ -105,10 +106,11 @@ def _only(wanted: tuple[str, ...], name: str, train: Tensor, train_labels: Tenso
 
 
 def _statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    parts = [chunk.double().div(255).transpose(0, 1).flatten(1) for chunk in images.split(4096)]
-    count = sum(p.shape[1] for p in parts)
-    mean = sum(p.sum(1) for p in parts) / count
-    var = sum((p - mean[:, None]).square().sum(1) for p in parts) / count
+    """Return mean and deviation of each channel, in 0-1, reading a part of the images at a time."""
+    parts = lambda: (chunk.double().div(255).transpose(0, 1).flatten(1) for chunk in images.split(4096))  # noqa: E731
+    count = images.numel() // images.shape[1]
+    mean = sum(p.sum(1) for p in parts()) / count
+    var = sum((p - mean[:, None]).square().sum(1) for p in parts()) / count
     return mean.float(), var.sqrt().clamp(min=1e-3).float()
 
 
@@ -178,7 +180,8 @@ def _fingerprint(folder: Path, listed: tuple[tuple[str, int, int], ...]) -> str:
 
 def _folder(folder: Path, size: int):
     train_folder = folder / "train" if (folder / "train").is_dir() else folder
-    test_folder = next((folder / part for part in ("test", "val") if (folder / part).is_dir()), None)
+    parts = ("val", "test") if (folder / "val" / ANNOTATIONS).is_file() else ("test", "val")  # Tiny ImageNet's test images have no labels
+    test_folder = next((folder / part for part in parts if (folder / part).is_dir()), None)
     files, labels, classes = _listed(train_folder)
     if not files:
         raise InputError(f"no images in {str(train_folder)!r}; expected train/<class>/* with files that Pillow reads")
@@ -197,7 +200,7 @@ def _folder(folder: Path, size: int):
 
 def _listed(folder: Path) -> tuple[list[Path], Tensor | None, list[str]]:
     """Return image files, labels and class names; labels are None where no class folders are."""
-    table = folder / "val_annotations.txt"  # Tiny ImageNet lists its validation labels in a file
+    table = folder / ANNOTATIONS
     if table.is_file():
         rows = [line.split("\t")[:2] for line in table.read_text().splitlines() if line.strip()]
         classes = sorted({name for _, name in rows})

@@ -201,8 +201,8 @@ class Search(Loop):
     def export(self) -> tuple[Network, frozenset[tuple[int, int]]]:
         """Return the compact network with the concomitant weights and the supernet's head, and the (cell, edge) pairs whose operation is new.
 
-        With `edges="top2"` none is new and the network's outputs equal the supernet's exactly; with "all" the caps may ask
-        for operations that were pruned away.
+        With `edges="top2"` none is new and the network's outputs equal the supernet's exactly. With "all" a node that loses edges has other
+        sums, so BatchNorm's statistics are computed anew; and the caps may ask for operations that were pruned away.
         """
         s, model = self.settings, self.config.model
         genotype = self.supernet.genotype(s.max_skips, s.max_pools)
@@ -213,7 +213,7 @@ class Search(Loop):
         new = frozenset((c, e) for c in range(genotype.num_cells) for e, name in genotype.edges(c).items() if kept[c][e] != name)
         load_concomitant(network, weights, new)
         network = network.to(self.device, memory_format=torch.channels_last)
-        if new:
+        if s.edges == "all":
             self._calibrate(network)
         return network, new
 

@@ -64,7 +64,7 @@ class Training(Loop):
 
     def _build(self, genotype: Genotype, weights: dict[str, Tensor] | None, new_operations: frozenset[tuple[int, int]]) -> None:
         s, model, num_classes = self.settings, self.config.model, max(len(self.data.classes), 1)
-        auxiliary = s.auxiliary > 0 and self.objective.needs_labels
+        auxiliary = s.auxiliary > 0 and self.objective.needs_labels and s.freeze == "none"
         with seeded(self.config.seed, "network"):
             network = Network(genotype, model.init_channels, num_classes, auxiliary, stem=model.stem)
             network.head = self.objective.head(network.num_features, num_classes)
@@ -100,7 +100,7 @@ class Training(Loop):
             labels = take(data.train_labels, index, self.device)
         else:
             views = [random_views(images, config.data.views, data.mean, data.std, g) for _ in range(self.objective.num_views)]
-        drop_path = s.drop_path * self.epoch / max(self.num_epochs - 1, 1)
+        drop_path = s.drop_path * self.epoch / max(self.num_epochs - 1, 1) if s.freeze == "none" else 0.0  # a probe sees whole features
         auxiliary: list[Tensor | None] = []
 
         def forward(x: Tensor) -> Tensor:
@@ -150,8 +150,9 @@ class Training(Loop):
             result["taken_over"] = {"matched": len(self.report.matched), "new": len(self.report.new), "left_over": len(self.report.left_over)}
         if self.objective.needs_labels:
             result |= self._accuracies()
-            if s.calibrate:
-                self._calibrate()
+        if s.calibrate:
+            self._calibrate()
+            if self.objective.needs_labels:
                 result["calibrated"] = self._accuracies()
         result |= {
             "trained_on": len(self.train_index),

@@ -72,6 +72,25 @@ def test_train_from_a_genotype(call, tmp_path, given):
     assert status == 0 and runs.find(out.splitlines()[0]).genotype == Genotype.published("DARTS_V2", 2)
 
 
+def test_published_cells_make_a_network_of_the_configurations_depth(call, monkeypatch):
+    seen = []
+    monkeypatch.setattr(runs, "train", lambda config, source, *a: seen.append((source.num_cells, config.model.num_cells)) or exit(0))
+    for arguments in (["--preset", "paper"], ["--preset", "paper", "--data", "imagenet"], ["--preset", "smoke", "--set", "model.num_cells=5"]):
+        call("train", "DARTS_V2", *arguments, "--device", "cpu")
+    assert seen == [(20, 20), (14, 14), (5, 5)]
+
+
+def test_training_takes_classes_and_views_from_its_search(call, runs_folder, tmp_path):
+    own = [*TINY_RUN, "--set", 'data.classes=["3","5"]', "--set", "data.views.rotation=5", "--set", "search.batch_size=50"]
+    name = call("search", *own)[1].splitlines()[0]
+    short = [*TINY_RUN, "--set", "train.epochs=1", "--set", "train.batch_size=2"]
+    data = runs.find(call("train", name, *short)[1].splitlines()[0]).config["data"]
+    assert data["classes"] == ["3", "5"] and data["views"]["rotation"] == 5
+    folder = images(tmp_path / "own", {"train/a": 20, "train/b": 20, "test/a": 4, "test/b": 4})
+    other = runs.find(call("train", name, *short, "--data", f"folder:{folder}")[1].splitlines()[0]).config["data"]
+    assert "classes" not in other and other["views"]["rotation"] == 0
+
+
 @pytest.mark.parametrize(
     "arguments, expected",
     [
@@ -94,6 +113,8 @@ def test_train_from_a_genotype(call, tmp_path, given):
         (["train", "DARTS_V2", "--init", "randm"], "init"),
         (["train", "DARTS_V2", "--init", "concomitant"], "without weights"),
         (["train", "DARTS_V2", "--labels", "2"], "labels"),
+        (["train", "DARTS_V2", "--set", "model.num_cells=abc"], "model.num_cells"),
+        (["train", "DARTS_V2", "--init", "simclr", "--weights", "w.safetensors"], "weights 'w.safetensors' are given, but init is 'simclr'"),
         (["train", "DARTS_V2", "--set", "train.batch_size=5000"], "batch_size 5000 is larger than the"),
         (["train", "DARTS_V2", "--set", "train.labels_per_class=5000"], "5000 labels per class"),
         (["show", "search-0000"], "no finished run 'search-0000'"),

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from sswp_lib.config import Data, InputError, load_config
-from sswp_lib.learn.data import epoch_batches, fingerprint, generator, halves, load, take, training_subset
+from sswp_lib.learn.data import _statistics, epoch_batches, fingerprint, generator, halves, load, take, training_subset
 
 LABELS = torch.arange(10).repeat_interleave(torch.tensor([40, 41, 37, 60, 52, 33, 45, 40, 40, 40]))[torch.randperm(428, generator=torch.Generator().manual_seed(0))]
 
@@ -158,6 +158,26 @@ def test_a_folder_without_classes_has_no_labels(tmp_path):
         found.labels("the probe")
     with pytest.raises(InputError, match="no labelled test images"):
         found.test_set()
+
+
+def test_tiny_imagenet_as_it_is_distributed(tmp_path):
+    """Its test images have no labels; its validation labels stand in a file."""
+    for name in ("ant", "bee"):
+        save(tmp_path / "train" / name / "images" / "a.png")
+    for part in ("val", "test"):
+        for image in ("a.png", "b.png", "c.png"):
+            save(tmp_path / part / "images" / image)
+    (tmp_path / "val" / "val_annotations.txt").write_text("a.png\tbee\t0\t0\t9\t9\nb.png\tant\t0\t0\t9\t9\nc.png\tbee\t0\t0\t9\t9\n")
+    found = folder(tmp_path)
+    assert found.classes == ("ant", "bee") and found.test_labels.tolist() == [1, 0, 1] and len(found.train) == 2
+
+
+def test_mean_and_deviation_are_those_of_all_training_images():
+    images = torch.randint(0, 256, (5000, 3, 2, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    mean, std = _statistics(images)
+    whole = images.double() / 255
+    torch.testing.assert_close(mean, whole.mean((0, 2, 3)).float())
+    torch.testing.assert_close(std, whole.std((0, 2, 3), correction=0).float())
 
 
 def test_test_labels_follow_the_training_classes(tmp_path):

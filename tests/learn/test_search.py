@@ -299,6 +299,19 @@ def test_without_caps_nothing_is_changed_or_new(config, data):
     assert result["skip_share"] == 1.0
 
 
+@pytest.mark.parametrize("caps", [2, None])
+def test_a_network_that_lost_edges_has_statistics_of_its_own(config, data, caps):
+    """Whether or not the caps made an operation new: or gaps of one table would be measured in two ways."""
+    search, _, _ = skipping(config, data, **{"search.max_skips": caps, "search.max_pools": caps})
+    network, new = search.export()
+    assert bool(new) is (caps is not None)
+    stored = {name: t.clone() for name, t in network.state_dict().items() if "running_" in name}
+    search._calibrate(network)
+    assert all(torch.equal(t, network.state_dict()[name]) for name, t in stored.items())
+    own = search.supernet.state_dict()
+    assert any(not torch.equal(t, own[name]) for name, t in stored.items() if name in own)
+
+
 def test_history_has_a_row_for_each_epoch(config, data):
     search = run(Search(config, data))
     assert [row["epoch"] for row in search.history] == [0, 1, 2, 3, 4]

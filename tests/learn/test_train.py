@@ -46,6 +46,15 @@ def test_a_linear_probe_changes_the_head_only(config, data):
     assert all(p.grad is None for name, p in training.network.named_parameters() if not name.startswith("head."))
 
 
+def test_a_linear_probe_sees_whole_features_and_has_no_auxiliary_head(config, data):
+    training, seen = Training(probe(config).changed(**{"train.drop_path": 0.3, "train.auxiliary": 0.4}), data, DARTS, Network(DARTS, 4).state_dict()), []
+    assert training.network.auxiliary_head is None
+    original = training.network.forward_train
+    training.network.forward_train = lambda x, drop_path, g: seen.append(drop_path) or original(x, drop_path, g)
+    run(training)
+    assert seen and set(seen) == {0.0}
+
+
 def test_fine_tuning_changes_everything_else_too(config, data):
     training = Training(config.changed(**{"train.init": "concomitant"}), data, DARTS, Network(DARTS, 4).state_dict())
     before = tensors(training)
@@ -215,6 +224,13 @@ def test_recalibration_is_reported_beside_the_plain_accuracy(config, data):
     assert set(result["calibrated"]) == {"test", "validation"} and set(result["test"]) == {"top1", "top5"}
     changed = differing(before, tensors(training))
     assert changed and all("running_" in name for name in changed)
+
+
+def test_pre_training_leaves_the_statistics_of_plain_images(config, data):
+    training = run(Training(config.changed(**{"train.objective": "simclr", "train.calibrate": True}), data, DARTS))
+    before, (result, weights) = tensors(training), training.finish()
+    changed = differing(before, weights)
+    assert changed and all("running_" in name for name in changed) and "calibrated" not in result
 
 
 @pytest.mark.parametrize(
