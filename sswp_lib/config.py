@@ -11,9 +11,9 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, ValidationError, model_validator
 
 
 class OneLine:
@@ -58,23 +58,24 @@ def one_line(error: ValidationError) -> str:
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+DATASETS = ("digits", "cifar10", "cifar100", "tiny-imagenet", "imagenet", "folder:PATH")
+Share, Turn = Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(ge=0, le=0.5)]  # of an image's area; of the circle of hues
 
 
 class Views(Section):
     """The random views of an image; each image of a batch draws parameters of its own (SimCLR, appendix A)."""
 
-    crop_scale: tuple[float, float] = (0.2, 1.0)  # area kept by the random resized crop; ours (SimCLR: 0.08 to 1)
+    crop_scale: tuple[Share, Share] = (0.2, 1.0)  # area kept by the random resized crop; ours (SimCLR: 0.08 to 1)
     flip: bool = True
-    jitter: tuple[float, float, float, float] = (0.8, 0.8, 0.8, 0.2)  # brightness, contrast, saturation, hue
+    jitter: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat, Turn] = (0.8, 0.8, 0.8, 0.2)  # brightness, contrast, saturation, hue
     jitter_p: float = Field(0.3, ge=0, le=1)
     grey_p: float = Field(0.2, ge=0, le=1)
     blur_p: float = Field(0.2, ge=0, le=1)
-    blur_sigma: tuple[float, float] = (1.0, 2.0)
+    blur_sigma: tuple[PositiveFloat, PositiveFloat] = (1.0, 2.0)
     rotation: float = Field(0.0, ge=0, le=180)  # degrees either way; ours, for images without a flip
-
-
-DATASETS = ("digits", "cifar10", "cifar100", "tiny-imagenet", "imagenet", "folder:PATH")
 
 
 class Data(Section):
@@ -143,7 +144,7 @@ class Train(Section):
     freeze: Literal["none", "backbone"] = "none"  # backbone: a linear probe, BatchNorm in evaluation mode
     labels: float = Field(1.0, gt=0, le=1)  # fraction of the labels; stratified and nested
     labels_per_class: int | None = Field(None, ge=1)  # so many of each class instead
-    validation: float = Field(0.0, ge=0, lt=1)  # part of the training images held out; never trained on
+    validation: float = Field(0.0, ge=0, lt=1)  # part of the training images held out of supervised training; searches and pre-training see them, without labels if SSL
     epochs: int = Field(600, ge=1)  # DARTS
     batch_size: int = Field(128, ge=1)  # Table 5
     lr: float = Field(0.025, gt=0)  # Table 5

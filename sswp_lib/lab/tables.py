@@ -79,6 +79,14 @@ def summary(record: Record) -> pd.DataFrame:
     return pd.DataFrame({"measured": list(rows), "value": [str(v) for v in rows.values()]})
 
 
+def memory(measured: Record) -> pd.DataFrame:
+    """Return the peak memory of search steps against compact networks, and of seven candidates against three."""
+    held, steps = measured.result["bytes"], ("weight", "architecture")
+    ratios = {f"against the compact network, {edges} edges": [held[f"{s} step"] / held[f"compact, {edges} edges"] for s in steps] for edges in (8, 14)}
+    candidates = [held[f"{s} step, 7 candidates"] / held[f"{s} step, 3 candidates"] for s in steps]
+    return pd.DataFrame({"step": [f"{s} step" for s in steps], **ratios, "7 candidates against 3": candidates}).round(3)
+
+
 def trainings(done: Iterable[Done]) -> pd.DataFrame:
     """Return one row a training: its labels, validation and test accuracy in percent, how many labels it had."""
     rows = []
@@ -164,6 +172,17 @@ def with_sizes(reported: pd.DataFrame, measured: dict[str, dict[str, int]], colu
         here = table["architecture"].map({name: sizes[size] / 1e6 for name, sizes in measured.items()}).astype(float).round(2)
         table.insert(table.columns.get_loc(column) + 1, f"{column} measured", here)
     return table
+
+
+def multiply_adds(measured: dict[str, dict[str, int]], reported: dict[str, float]) -> pd.DataFrame:
+    """Return multiply-adds by what is counted, in millions, beside the reported ones, and the ratios of these to ours."""
+    rows = [
+        {"architecture": name, "convolutions and linear (M)": s["multiply_adds"] / 1e6, "elementwise (M)": s["elementwise"] / 1e6, "reported (M)": reported[name]}
+        for name, s in measured.items()
+    ]
+    table, ours = pd.DataFrame(rows), "convolutions and linear (M)"
+    ratios = {"reported / ours": table["reported (M)"] / table[ours], "reported / (ours and elementwise)": table["reported (M)"] / (table[ours] + table["elementwise (M)"])}
+    return table.assign(**ratios).round(3)
 
 
 def cost(records: Sequence[Record]) -> pd.DataFrame:

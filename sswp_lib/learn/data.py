@@ -7,7 +7,6 @@ Deliberate deviations: images are decoded and resized once, to `image_size`; for
 from __future__ import annotations
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,15 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from sswp_lib.config import Data, InputError, home, suggest
-
-IMAGE_SUFFIXES = {s for s, f in Image.registered_extensions().items() if f in Image.OPEN}
-FINGERPRINT_BYTES = 4 * 2**30  # folders up to this size are told apart by content; ours
-ANNOTATIONS = "val_annotations.txt"  # where Tiny ImageNet lists its validation labels
-IN_MEMORY_BYTES = 8 * 2**30  # larger sets stay in a memory-mapped file on the host; ours
+from sswp_lib.learn import folders
+from sswp_lib.learn.folders import IN_MEMORY_BYTES
 
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:
@@ -85,7 +80,7 @@ def _load(name: str, root: str, size: int, wanted: tuple[str, ...] | None, devic
     elif name in ("cifar10", "cifar100"):
         parts = _cifar(name, home() / root, size)
     else:
-        parts = _folder(folder_of(name, root), size)
+        parts = folders.read(folder_of(name, root), size)
     train, train_labels, test, test_labels, classes = parts if wanted is None else _only(wanted, name, *parts)
     mean, std = _statistics(train)
     on_device = lambda t: t.to(device) if t is not None and t.nbytes < IN_MEMORY_BYTES else t  # noqa: E731
@@ -97,6 +92,9 @@ def _only(wanted: tuple[str, ...], name: str, train: Tensor, train_labels: Tenso
     strange = [c for c in wanted if c not in classes]
     if strange:
         raise InputError(f"{name} has no class {strange[0]!r}{suggest(strange[0], classes) if classes else '; it has no labels'}")
+    twice = [c for c in wanted if wanted.count(c) > 1]
+    if twice:
+        raise InputError(f"data.classes names {twice[0]!r} twice; expected different classes")
     order = torch.tensor([classes.index(c) for c in wanted])
     kept = []
     for images, labels in ((train, train_labels), (test, test_labels)):
@@ -155,103 +153,11 @@ def folder_of(name: str, root: str) -> Path:
 
 
 def fingerprint(config: Data) -> str | None:
-    """Return a digest of a folder's images; None for sets of fixed content.
+    """Return a digest of a folder's images, see `folders.fingerprint`; None for sets of fixed content.
 
-    It stands for the path in a run's name: moving the folder keeps the run, changing an image makes another. Of folders
-    above FINGERPRINT_BYTES only names and sizes are read.
+    It stands for the path in a run's name: moving the folder keeps the run, changing an image makes another.
     """
-    if config.name in ("digits", "cifar10", "cifar100"):
-        return None
-    folder = folder_of(config.name, config.root)
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-    return _fingerprint(folder, tuple((p.relative_to(folder).as_posix(), (s := p.stat()).st_size, s.st_mtime_ns) for p in found))
-
-
-@lru_cache(maxsize=8)
-def _fingerprint(folder: Path, listed: tuple[tuple[str, int, int], ...]) -> str:
-    whole = sum(size for _, size, _ in listed) <= FINGERPRINT_BYTES
-    total = hashlib.sha256()
-    for name, size, _ in listed:
-        total.update(repr((name, size)).encode())
-        if whole:
-            total.update((folder / name).read_bytes())
-    return total.hexdigest()[:12]
-
-
-def _folder(folder: Path, size: int):
-    train_folder = folder / "train" if (folder / "train").is_dir() else folder
-    parts = ("val", "test") if (folder / "val" / ANNOTATIONS).is_file() else ("test", "val")  # Tiny ImageNet's test images have no labels
-    test_folder = next((folder / part for part in parts if (folder / part).is_dir()), None)
-    files, labels, classes = _listed(train_folder)
-    if not files:
-        raise InputError(f"no images in {str(train_folder)!r}; expected train/<class>/* with files that Pillow reads")
-    train = _decode(files, size)
-    if test_folder is None or labels is None:
-        return train, labels, None, None, classes
-    test_files, test_labels, test_classes = _listed(test_folder)
-    strange = sorted(set(test_classes) - set(classes))
-    if strange:
-        raise InputError(f"class {strange[0]!r} is in {str(test_folder)!r} but not in {str(train_folder)!r}; expected the same class folders")
-    if test_labels is not None:
-        to_train = torch.tensor([classes.index(c) for c in test_classes], dtype=torch.long)
-        test_labels = to_train[test_labels]
-    return train, labels, _decode(test_files, size) if test_files else None, test_labels, classes
-
-
-def _listed(folder: Path) -> tuple[list[Path], Tensor | None, list[str]]:
-    """Return image files, labels and class names; labels are None where no class folders are."""
-    table = folder / ANNOTATIONS
-    if table.is_file():
-        rows = [line.split("\t")[:2] for line in table.read_text().splitlines() if line.strip()]
-        classes = sorted({name for _, name in rows})
-        return [folder / "images" / f for f, _ in rows], torch.tensor([classes.index(c) for _, c in rows]), classes
-    images = lambda where: sorted(p for p in where if p.suffix.lower() in IMAGE_SUFFIXES)  # noqa: E731
-    by_class = {d.name: images(d.rglob("*")) for d in sorted(folder.iterdir()) if d.is_dir()}
-    by_class = {name: files for name, files in by_class.items() if files}
-    if not by_class:
-        return images(folder.iterdir()), None, []
-    counts = [len(files) for files in by_class.values()]
-    return [f for files in by_class.values() for f in files], torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)), list(by_class)
-
-
-def _decode(files: list[Path], size: int) -> Tensor:
-    """Decode image files of any mode and size into one uint8 (N, 3, S, S) tensor."""
-    shape = (len(files), 3, size, size)
-    if len(files) * 3 * size * size < IN_MEMORY_BYTES:
-        images = torch.empty(shape, dtype=torch.uint8)
-    else:
-        path = files[0].parents[1] / f".decoded-{size}-{len(files)}.uint8"
-        images = torch.from_file(str(path), shared=True, size=len(files) * 3 * size * size, dtype=torch.uint8).view(shape)
-
-    def read(i: int) -> str | None:
-        try:
-            with Image.open(files[i]) as image:
-                image = _rgb(image)
-                if image.size != (size, size):
-                    image = _square(image).resize((size, size), Image.Resampling.BILINEAR)
-                images[i] = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
-        except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            return f"{str(files[i])!r} ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-        return None
-
-    with ThreadPoolExecutor() as pool:
-        broken = [name for name in pool.map(read, range(len(files))) if name]
-    if broken:
-        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
-        raise InputError(f"cannot read image {broken[0]}{more}; replace or remove it")
-    return images
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow's own conversion would cut off at 255
-        image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-    return image.convert("RGB")
-
-
-def _square(image: Image.Image) -> Image.Image:
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side))
+    return None if config.name in ("digits", "cifar10", "cifar100") else folders.fingerprint(folder_of(config.name, config.root))
 
 
 def _ranks(labels: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:

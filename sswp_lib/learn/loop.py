@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from sswp_lib.config import Config, RunError
 from sswp_lib.learn.data import generator
 
-CHECK_EVERY = 25  # steps between looks at the loss on an accelerator, where each look waits for it; ours
+CHECK_EVERY = 25  # noted numbers (two a step, mostly) between looks at the loss on an accelerator, where each look waits for it; ours
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def training_images(images: Tensor, shift: int, flip: bool, cutout: int, mean: T
 
 
 def crop(x: Tensor, box: Tensor, flipped: Tensor, angle: Tensor) -> Tensor:
-    """Cut a box out of each image, resize it to the image's size (bilinear), flip it, and rotate about the image's centre.
+    """Rotate each image about its centre, cut a box out of that, resize it to the image's size (bilinear), and flip it.
 
     Args:
         x: (N, 3, S, S). box: (N, 4) left, top, width, height in whole pixels. flipped: (N,) bool. angle: (N,) radians.
@@ -88,7 +88,7 @@ def crop(x: Tensor, box: Tensor, flipped: Tensor, angle: Tensor) -> Tensor:
     size = x.shape[-1]
     position = (torch.arange(size) + 0.5) / size
     left, top, width, height = box.float().unbind(1)
-    columns = (position * width[:, None] - 0.5).clamp(min=0).minimum(width[:, None] - 1)  # stays inside its box
+    columns = (position * width[:, None] - 0.5).clamp(min=0).minimum(width[:, None] - 1)  # stays inside its box, of the rotated image
     rows = (position * height[:, None] - 0.5).clamp(min=0).minimum(height[:, None] - 1)
     columns = torch.where(flipped[:, None], columns.flip(1), columns) + left[:, None]  # (N, S) in pixels
     rows = rows + top[:, None]

@@ -1,4 +1,4 @@
-"""The candidate operations: one table, name -> builder(C, stride, affine).
+"""The candidate operations: one table, name -> builder(C, stride, affine, momentum of BatchNorm).
 
 Paper: section 3.1, the operations of DARTS's search space. Every operation maps (N, C, H, W) to
 (N, C, ceil(H / stride), ceil(W / stride)).

@@ -71,7 +71,7 @@ def test_paper_effects_are_those_of_its_tables():
         "ssl_beats_sl": a["SL+FPP"] - a["SSL+FPP"], "fpp_helps_ssl": a["SSL"] - a["SSL+FPP"], "fpp_helps_sl": a["SL"] - a["SL+FPP"],
         "bpp_does_not_help": a["SSL+BPP"] - a["SSL"], "default_ratio": (b["shorter"] + b["longer"]) / 2 - b["default"], "dropout": (c[0.0] + c[0.5]) / 2 - c[0.2],
         "proxy_free": proxy["proxy-free"] - proxy["transfer"], "byol_is_worse": byol["BYOL"] - byol["SimCLR"], "ssl_probes_better": probe["SSL"] - probe["SL"],
-        "relative_gain": gain.iloc[-1], "larger_rates": math.log10(rates["concomitant"].idxmax() / rates["simclr_pretrain"].idxmax()),
+        "relative_gain": gain.iloc[0], "larger_rates": math.log10(rates["concomitant"].idxmax() / rates["simclr_pretrain"].idxmax()),
     }  # fmt: skip
     quoted = {key: float(claim.paper) for key, claim in CLAIMS.items() if claim.paper[0] in "+-"}
     assert quoted.keys() == expected.keys()
@@ -109,5 +109,8 @@ def test_relative_gain_is_a_difference_of_gains():
 
 
 def test_memory_of_twice_the_compact_network_is_not_the_same_magnitude():
-    assert memory([1.1, 1.2, 1.15]).verdict == "seen"
-    assert memory([2.9, 3.1, 3.0]).verdict == "contradicted"
+    def held(*steps: int) -> list[dict[str, int]]:
+        return [{"compact, 8 edges": 100, "weight step": 90, "architecture step": step} for step in steps]
+
+    assert memory(held(110, 120, 115)).mean == pytest.approx(0.85) and memory(held(110, 120, 115)).verdict == "seen"
+    assert memory(held(290, 310, 300)).verdict == "contradicted"

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from sswp_lib.config import Data, InputError, load_config
+from sswp_lib.learn import folders
 from sswp_lib.learn.data import _statistics, epoch_batches, fingerprint, generator, halves, load, take, training_subset
 
 LABELS = torch.arange(10).repeat_interleave(torch.tensor([40, 41, 37, 60, 52, 33, 45, 40, 40, 40]))[torch.randperm(428, generator=torch.Generator().manual_seed(0))]
@@ -205,6 +206,27 @@ def test_a_truncated_image_is_named(tmp_path):
     (tmp_path / "cut.jpg").write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match=r"cut\.jpg"):
         folder(tmp_path)
+
+
+@pytest.mark.parametrize("part", ["test", "val"])
+def test_test_images_are_never_taken_for_training_images(tmp_path, part):
+    for name in ("cat", "dog"):
+        save(tmp_path / name / "a.png")
+        save(tmp_path / part / name / "b.png")
+    with pytest.raises(InputError, match=f"has a folder '{part}' but none named 'train'"):
+        folder(tmp_path)
+
+
+def test_a_set_too_large_for_memory_is_mapped_from_a_file_of_its_own(tmp_path, monkeypatch):
+    """Two flat folders of as many images of one size, side by side: each keeps its own."""
+    for name, brightness in (("A", 50), ("B", 150)):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            Image.new("RGB", (8, 8), (brightness,) * 3).save(tmp_path / name / f"{i}.png")
+    monkeypatch.setattr(folders, "IN_MEMORY_BYTES", 0)
+    a, b = (folders.read(tmp_path / name, 8)[0] for name in "AB")
+    assert a.unique().tolist() == [50] and b.unique().tolist() == [150]
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["0.png", "0.png", "1.png", "1.png", "2.png", "2.png", "A", "B"]
 
 
 def test_missing_and_empty_folders(tmp_path):
