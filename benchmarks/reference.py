@@ -1,7 +1,9 @@
 """A two-path supernet as one would first write it, to set the library's beside it.
 
-After the description of ProxylessNAS (section 3.2) and of this project's search space, with plain torch modules: every edge draws
-for itself and remembers what it drew, both drawn operations run in every step, gates are parameters whose gradients are read
+After the description of ProxylessNAS (section 3.2) and of this project's search space, with plain torch modules: every
+edge draws
+for itself and remembers what it drew, both drawn operations run in every step, gates are parameters whose gradients are
+read
 afterwards, BatchNorm keeps running statistics, maps are NCHW, and architecture steps back-propagate to the weights too.
 It computes what the library computes (`step.agreement` checks it), and is used by nothing but the benchmark.
 """
@@ -102,7 +104,9 @@ class ReferenceCell(nn.Module):
         super().__init__()
         self.input0 = Halve(C_before_last, C) if after_reduction else bring(C_before_last, C)
         self.input1 = bring(C_last, C)
-        self.edges = nn.ModuleList(MixedEdge(C, 2 if reduction and source < 2 else 1) for node in range(2, 6) for source in range(node))
+        self.edges = nn.ModuleList(
+            MixedEdge(C, 2 if reduction and source < 2 else 1) for node in range(2, 6) for source in range(node)
+        )
 
     def forward(self, before_last: Tensor, last: Tensor) -> Tensor:
         states, edges = [self.input0(before_last), self.input1(last)], iter(self.edges)
@@ -117,7 +121,9 @@ class ReferenceNet(nn.Module):
     def __init__(self, init_channels: int, num_cells: int):
         super().__init__()
         C = init_channels
-        self.stem = nn.Sequential(nn.Conv2d(3, 3 * C, 3, padding=1, bias=False), nn.BatchNorm2d(3 * C))  # affine, as the library's
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 3 * C, 3, padding=1, bias=False), nn.BatchNorm2d(3 * C)
+        )  # affine, as the library's
         self.cells = nn.ModuleList()
         C_before_last = C_last = 3 * C
         after_reduction = False

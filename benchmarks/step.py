@@ -2,8 +2,10 @@
 
     python benchmarks/step.py --repeats 9 --sizes 16x8x32 36x20x16 --json benchmarks/step.json [--device cuda]
 
-A size is CxLxV: channels, cells, views in the batch. The two sides take turns (A B A B ...) after warm-up steps and medians are
-reported, so that a busy machine slows both. Before anything is timed, `agreement` checks that both compute the same. Ratios:
+A size is CxLxV: channels, cells, views in the batch. The two sides take turns (A B A B ...) after warm-up steps and
+medians are
+reported, so that a busy machine slows both. Before anything is timed, `agreement` checks that both compute the same.
+Ratios:
 reference / library for times and memory, library / reference for rates; above 1 the library does better.
 """
 
@@ -30,7 +32,16 @@ from sswp_lib.learn.footprint import step_memory
 from sswp_lib.learn.loop import frozen
 from sswp_lib.learn.measure import peak_memory
 from sswp_lib.learn.views import random_views
-from sswp_lib.space import Genotype, Network, Paths, ProjectionHead, SuperNet, restore_unsampled, sample_paths, sample_two_paths
+from sswp_lib.space import (
+    Genotype,
+    Network,
+    Paths,
+    ProjectionHead,
+    SuperNet,
+    restore_unsampled,
+    sample_paths,
+    sample_two_paths,
+)
 
 WARM_UP = 2
 IMAGE_SIZE = 32
@@ -104,8 +115,11 @@ def same_weights(ours: SuperNet, reference: ReferenceNet, paths: Paths) -> None:
         edge.set(active, inactive)
 
 
-def agreement(init_channels: int, num_cells: int, num_views: int = 4, image_size: int = IMAGE_SIZE) -> tuple[float, float]:
-    """Return the largest difference of the outputs, and the relative difference of alpha's gradients, in float64 on the CPU.
+def agreement(
+    init_channels: int, num_cells: int, num_views: int = 4, image_size: int = IMAGE_SIZE
+) -> tuple[float, float]:
+    """Return the largest difference of the outputs, and the relative difference of alpha's gradients, in float64 on the
+    CPU.
 
     Same weights, same alpha (not uniform), same two sampled paths, training mode.
     """
@@ -170,17 +184,30 @@ def steps_at(size: tuple[int, int, int], repeats: int, device: torch.device) -> 
     }
     for name, steps in timed.items():
         rows.append({"what": f"{where}: {name}", "unit": "s", **in_turn(steps, repeats, device)})
-        peaks = [{side: peak_memory(step, device) / 2**20 for side, step in steps.items()} for _ in range(min(repeats, 3))]  # other paths each time
-        rows.append({"what": f"{where}: {name}", "unit": "MiB", **{side: statistics.median(p[side] for p in peaks) for side in steps}})
+        peaks = [
+            {side: peak_memory(step, device) / 2**20 for side, step in steps.items()} for _ in range(min(repeats, 3))
+        ]  # other paths each time
+        rows.append(
+            {
+                "what": f"{where}: {name}",
+                "unit": "MiB",
+                **{side: statistics.median(p[side] for p in peaks) for side in steps},
+            }
+        )
     return rows
 
 
 def footprint_at(size: tuple[int, int, int], draws: int, device: torch.device) -> list[dict[str, Any]]:
-    """Peak memory of search steps beside compact networks', and with 3 beside 7 candidates along the same operations."""
+    """Peak memory of search steps beside compact networks', and with 3 beside 7 candidates along the same
+    operations.
+    """
     C, L, views = size
     settings = {"model.init_channels": C, "model.num_cells": L, "data.image_size": IMAGE_SIZE}
     found = step_memory(Config().changed(**settings), views // 2, device, draws)["bytes"]
-    return [{"what": f"C={C} L={L} {views} views: {name} (memory alone)", "unit": "MiB", "library": peak / 2**20} for name, peak in found.items()]
+    return [
+        {"what": f"C={C} L={L} {views} views: {name} (memory alone)", "unit": "MiB", "library": peak / 2**20}
+        for name, peak in found.items()
+    ]
 
 
 def torchvision_view(config: Views) -> transforms.Compose:
@@ -208,7 +235,11 @@ def views_row(repeats: int, device: torch.device, batch: int = 256) -> dict[str,
         "reference": lambda: [torch.stack([one(picture) for picture in pictures]) for _ in range(2)],
     }
     rates = {name: 2 * batch / value for name, value in in_turn(sides, repeats, device).items()}
-    return {"what": f"views of {batch} images, {IMAGE_SIZE}x{IMAGE_SIZE} (reference: torchvision)", "unit": "views/s", **rates}
+    return {
+        "what": f"views of {batch} images, {IMAGE_SIZE}x{IMAGE_SIZE} (reference: torchvision)",
+        "unit": "views/s",
+        **rates,
+    }
 
 
 def with_ratio(row: dict[str, Any]) -> dict[str, Any]:
@@ -222,9 +253,16 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Return rows as aligned plain text; the ratio stands last."""
     number = lambda value: "" if value is None else f"{value:.3f}" if value < 100 else f"{value:.0f}"  # noqa: E731
     lines = [["what", "unit", "library", "reference", "ratio"]]
-    lines += [[r["what"], r["unit"], *(number(r.get(side)) for side in ("library", "reference", "ratio"))] for r in rows]
+    lines += [
+        [r["what"], r["unit"], *(number(r.get(side)) for side in ("library", "reference", "ratio"))] for r in rows
+    ]
     widths = [max(len(line[i]) for line in lines) for i in range(5)]
-    return "\n".join("  ".join(text.ljust(w) if i < 2 else text.rjust(w) for i, (text, w) in enumerate(zip(line, widths, strict=True))) for line in lines)
+    return "\n".join(
+        "  ".join(
+            text.ljust(w) if i < 2 else text.rjust(w) for i, (text, w) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    )
 
 
 def parsed_size(text: str) -> tuple[int, int, int]:
@@ -243,14 +281,29 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for size in given.sizes:
         output, gradient = agreement(*size[:2])
-        print(f"C={size[0]} L={size[1]}: outputs differ by {output:.1e}, gradients of alpha by {gradient:.1e} (relative)", flush=True)
+        print(
+            f"C={size[0]} L={size[1]}: outputs differ by {output:.1e}, gradients of alpha by {gradient:.1e} (relative)",
+            flush=True,
+        )
         if output > 1e-4 or gradient > 1e-3:
-            raise SystemExit("library and reference do not compute the same; a comparison of their speed would mean nothing")
+            raise SystemExit(
+                "library and reference do not compute the same; a comparison of their speed would mean nothing"
+            )
         rows += steps_at(size, given.repeats, given.device) + footprint_at(size, min(given.repeats, 3), given.device)
     rows = [with_ratio(row) for row in [*rows, views_row(given.repeats, given.device)]]
     print(table(rows))
-    hardware = torch.cuda.get_device_name(given.device) if given.device.type == "cuda" else platform.processor() or platform.machine()
-    machine = {"device": str(given.device), "hardware": hardware, "threads": torch.get_num_threads(), "torch": torch.__version__, "repeats": given.repeats}
+    hardware = (
+        torch.cuda.get_device_name(given.device)
+        if given.device.type == "cuda"
+        else platform.processor() or platform.machine()
+    )
+    machine = {
+        "device": str(given.device),
+        "hardware": hardware,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "repeats": given.repeats,
+    }
     given.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
 
 

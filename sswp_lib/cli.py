@@ -1,4 +1,6 @@
-"""The `sswp` command: parses, calls lab. Exit status 0: done; 1: a run or notebook failed; 2: something given is wrong."""
+"""The `sswp` command: parses, calls lab. Exit status 0: done; 1: a run or notebook failed; 2: something given is
+wrong.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +19,25 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
     help="""Self-supervised and weight-preserving neural architecture search (SSWP-NAS).
 
-    A run is named by its configuration: asking for a finished one shows it, asking for an interrupted one goes on with it.
+    A run is named by its configuration: asking for a finished one shows it, asking for an interrupted one goes on with
+    it.
 
     Start with `sswp search`, then `sswp train RUN --init concomitant`; `sswp reproduce` runs the notebooks.""",
 )  # fmt: skip
 
 Preset = Annotated[str, typer.Option(help=f"Where settings start from: {', '.join(PRESETS)}.")]
-DataName = Annotated[str | None, typer.Option("--data", help=f"Images: {', '.join(DATASETS)}. The preset's own if left out.")]
+DataName = Annotated[
+    str | None, typer.Option("--data", help=f"Images: {', '.join(DATASETS)}. The preset's own if left out.")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Every random number of the run follows from it.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Replace a setting, e.g. `search.epochs=40`; repeatable. `sswp settings` lists them.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Replace a setting, e.g. `search.epochs=40`; repeatable. `sswp settings` lists them.",
+    ),
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; a GPU if there is one.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress line.")]
 Board = Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard events beside the run's history.")]
@@ -38,27 +50,37 @@ def search(
 ) -> None:  # fmt: skip
     """Search an architecture and its concomitant weights.
 
-    Example: `sswp search --data folder:my_images --set search.epochs=40`. Leaves runs/NAME/ with record.json, genotype.json,
+    Example: `sswp search --data folder:my_images --set search.epochs=40`. Leaves runs/NAME/ with record.json,
+    genotype.json,
     weights.safetensors and history.jsonl, and prints NAME and a summary.
     """
     from sswp_lib.lab import runs
 
-    record = runs.search(load_config(preset, data, seed, parse_settings(settings or [])), checked_device(device), quiet, tensorboard)
+    record = runs.search(
+        load_config(preset, data, seed, parse_settings(settings or [])), checked_device(device), quiet, tensorboard
+    )
     print_record(record)
 
 
 @app.command()
 def train(
-    source: Annotated[str, typer.Argument(metavar="RUN|GENOTYPE.json", help="A search run's name (its beginning is enough), a genotype file, or a published genotype's name.")],
-    init: Annotated[str, typer.Option(help="random, simclr (pre-train first) or concomitant (the search's weights).")] = "random",
+    source: Annotated[str, typer.Argument(metavar="RUN|GENOTYPE.json", help=
+        "A search run's name (its beginning is enough), a "
+        "genotype file, or a published genotype's name.")],
+    init: Annotated[str, typer.Option(help=
+        "random, simclr (pre-train first) or "
+        "concomitant (the search's weights).")] = "random",
     labels: Annotated[float | None, typer.Option(help="Fraction of the labels to train on, e.g. 0.1.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="A weights file for --init concomitant with a genotype file.")] = None,
+    weights: Annotated[Path | None, typer.Option(help=
+        "A weights file for --init concomitant "
+        "with a genotype file.")] = None,
     preset: Preset = "quick", data: DataName = None, seed: Seed = 0, settings: Settings = None, device: Device = None,
     quiet: Quiet = False, tensorboard: Board = False,
 ) -> None:  # fmt: skip
     """Train a found or published architecture, and print its test accuracy.
 
-    Example: `sswp train search-1a2b --init concomitant --labels 0.1`. The data and model of a search run are taken from it unless
+    Example: `sswp train search-1a2b --init concomitant --labels 0.1`. The data and model of a search run are taken from
+    it unless
     --data or --set say otherwise.
     """
     from sswp_lib.lab import runs
@@ -66,7 +88,12 @@ def train(
     given = parse_settings(settings or [])
     start = resolve(source, load_config(preset, data, seed, given).model.num_cells)
     few = {"train.labels": labels, "train.labels_per_class": None} if labels is not None else {}
-    config = load_config(preset, data or data_of(start), seed, {**model_of(start), **views_of(start, data), "train.init": init, **few, **given})
+    config = load_config(
+        preset,
+        data or data_of(start),
+        seed,
+        {**model_of(start), **views_of(start, data), "train.init": init, **few, **given},
+    )
     print_record(runs.train(config, start, weights, checked_device(device), quiet, tensorboard))
 
 
@@ -99,13 +126,25 @@ def settings() -> None:
 
 @app.command()
 def reproduce(
-    preset: Preset = "quick", data: DataName = None,
-    only: Annotated[list[str] | None, typer.Option(help="Only the notebooks whose names begin so, e.g. `01`; repeatable.")] = None,
-    start: Annotated[str | None, typer.Option("--from", help="Only that notebook and those after it, e.g. `04`.")] = None,
-    seeds: Annotated[int | None, typer.Option(min=2, help="Seeds of each comparison; the preset's number if left out.")] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Notebooks at once; if left out, 1 on a GPU, else 2 where there are two processors.")] = None,
-    hang_after: Annotated[float, typer.Option(min=0.1, metavar="MINUTES", help="Stop a notebook that gives no sign of life for so long.")] = 20.0,
-) -> None:  # fmt: skip
+    preset: Preset = "quick",
+    data: DataName = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only the notebooks whose names begin so, e.g. `01`; repeatable.")
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", help="Only that notebook and those after it, e.g. `04`.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=2, help="Seeds of each comparison; the preset's number if left out.")
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Notebooks at once; if left out, 1 on a GPU, else 2 where there are two processors."),
+    ] = None,
+    hang_after: Annotated[
+        float, typer.Option(min=0.1, metavar="MINUTES", help="Stop a notebook that gives no sign of life for so long.")
+    ] = 20.0,
+) -> None:
     """Run the notebooks, write every table and figure to figures/PRESET/, and gather them in figures/PRESET/index.html.
 
     Example: `sswp reproduce --preset smoke --from 04 --jobs 1`. What papermill says goes to runs/logs/.
@@ -125,7 +164,9 @@ def checked_device(name: str | None) -> str | None:
         if name is not None:
             torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); leave --device out") from None
+        raise InputError(
+            f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); leave --device out"
+        ) from None
     return name
 
 
@@ -156,15 +197,24 @@ def model_of(source) -> dict[str, object]:
 
 
 def views_of(source, data: str | None) -> dict[str, object]:
-    """Return the classes and views that a search was made with, unless `data` names another data set than the search's."""
+    """Return the classes and views that a search was made with, unless `data` names another data set than the
+    search's.
+    """
     found = source.config["data"] if hasattr(source, "config") else {}
-    if "views" not in found or (data not in (None, found["name"]) and not (found["name"] == "folder" and data.startswith("folder:"))):
+    if "views" not in found or (
+        data not in (None, found["name"]) and not (found["name"] == "folder" and data.startswith("folder:"))
+    ):
         return {}
-    return {"data.classes": found.get("classes"), **{f"data.views.{name}": value for name, value in found["views"].items()}}
+    return {
+        "data.classes": found.get("classes"),
+        **{f"data.views.{name}": value for name, value in found["views"].items()},
+    }
 
 
 def data_of(source) -> str | None:
-    """Return the data set that a search was made on; None for a genotype or a folder, whose path a record does not keep."""
+    """Return the data set that a search was made on; None for a genotype or a folder, whose path a record does not
+    keep.
+    """
     name = source.config["data"].get("name") if hasattr(source, "config") else None
     if name == "folder":
         raise InputError("that search was made on a folder of images; say which with --data folder:PATH")

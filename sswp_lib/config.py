@@ -32,7 +32,9 @@ class RunError(OneLine, RuntimeError):
 
 
 def home() -> Path:
-    """Return the folder in which runs/, figures/ and data/ lie: the project's, or the current one where the package is installed elsewhere."""
+    """Return the folder in which runs/, figures/ and data/ lie: the project's, or the current one where the package is
+    installed elsewhere.
+    """
     project = Path(__file__).resolve().parents[1]
     return project if (project / "pyproject.toml").is_file() else Path.cwd()
 
@@ -62,7 +64,10 @@ class Section(BaseModel):
 
 
 DATASETS = ("digits", "cifar10", "cifar100", "tiny-imagenet", "imagenet", "folder:PATH")
-Share, Turn = Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(ge=0, le=0.5)]  # of an image's area; of the circle of hues
+Share, Turn = (
+    Annotated[float, Field(gt=0, le=1)],
+    Annotated[float, Field(ge=0, le=0.5)],
+)  # of an image's area; of the circle of hues
 
 
 class Views(Section):
@@ -70,7 +75,12 @@ class Views(Section):
 
     crop_scale: tuple[Share, Share] = (0.2, 1.0)  # area kept by the random resized crop; ours (SimCLR: 0.08 to 1)
     flip: bool = True
-    jitter: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat, Turn] = (0.8, 0.8, 0.8, 0.2)  # brightness, contrast, saturation, hue
+    jitter: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat, Turn] = (
+        0.8,
+        0.8,
+        0.8,
+        0.2,
+    )  # brightness, contrast, saturation, hue
     jitter_p: float = Field(0.3, ge=0, le=1)
     grey_p: float = Field(0.2, ge=0, le=1)
     blur_p: float = Field(0.2, ge=0, le=1)
@@ -128,13 +138,18 @@ class Search(Section):
     def _phases(self) -> Search:
         parts = 2 if self.prune == "none" else 3
         if len(self.ratios) != parts:
-            raise ValueError(f"ratios {list(self.ratios)} has {len(self.ratios)} parts; prune={self.prune!r} expects {parts}, e.g. {[0.2, 0.8] if parts == 2 else [0.2, 0.4, 0.4]}")
+            raise ValueError(
+                f"ratios {list(self.ratios)} has {len(self.ratios)} parts; prune={self.prune!r} expects "
+                f"{parts}, e.g. {[0.2, 0.8] if parts == 2 else [0.2, 0.4, 0.4]}"
+            )
         if any(not 0 <= r <= 1 for r in self.ratios):
             raise ValueError(f"ratios {list(self.ratios)} must each lie between 0 and 1")
         if abs(sum(self.ratios) - 1) > 1e-9:
             raise ValueError(f"ratios {list(self.ratios)} add up to {sum(self.ratios):g}; expected 1")
         if self.prune != "none" and self.ratios[2] == 0:
-            raise ValueError(f"ratios {list(self.ratios)} leave no time for pruning; expected a third part above 0, or prune='none'")
+            raise ValueError(
+                f"ratios {list(self.ratios)} leave no time for pruning; expected a third part above 0, or prune='none'"
+            )
         return self
 
 
@@ -144,7 +159,14 @@ class Train(Section):
     freeze: Literal["none", "backbone"] = "none"  # backbone: a linear probe, BatchNorm in evaluation mode
     labels: float = Field(1.0, gt=0, le=1)  # fraction of the labels; stratified and nested
     labels_per_class: int | None = Field(None, ge=1)  # so many of each class instead
-    validation: float = Field(0.0, ge=0, lt=1)  # part of the training images held out of supervised training; searches and pre-training see them, without labels if SSL
+    validation: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        # part of the training images held out of supervised training; searches and pre-training see them, without
+        # labels if
+        # SSL
+    )
     epochs: int = Field(600, ge=1)  # DARTS
     batch_size: int = Field(128, ge=1)  # Table 5
     lr: float = Field(0.025, gt=0)  # Table 5
@@ -201,7 +223,11 @@ def digest(plain: Any) -> str:
 def setting_names(values: dict[str, Any] | None = None, prefix: str = "") -> list[str]:
     """Return every dotted setting, e.g. "search.epochs"."""
     values = Config().model_dump() if values is None else values
-    return [n for k, v in values.items() for n in (setting_names(v, f"{prefix}{k}.") if isinstance(v, dict) else [prefix + k])]
+    return [
+        n
+        for k, v in values.items()
+        for n in (setting_names(v, f"{prefix}{k}.") if isinstance(v, dict) else [prefix + k])
+    ]
 
 
 def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
@@ -217,9 +243,14 @@ def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
 PLAIN_VIEWS = {"flip": False, "jitter_p": 0.0, "grey_p": 0.0, "blur_p": 0.0}
 
 DATA_DEFAULTS: dict[str, dict[str, Any]] = {
-    # a digit is not its mirror image and has no colour; mild crops, or a digit is lost; all ours. At their own 8x8 pixels contrast
-    # finds far better features in far less time than on digits enlarged to 16x16 (linear probe on two labels a class: 74 % against 66 %).
-    "digits": {"data.image_size": 8, "data.views.crop_scale": (0.8, 1.0), **{f"data.views.{k}": v for k, v in PLAIN_VIEWS.items()}, "data.views.rotation": 15.0, "train.cutout": 0, "train.shift": 0},
+    # a digit is not its mirror image and has no colour; mild crops, or a digit is lost; all ours. At their own 8x8
+    # pixels contrast
+    # finds far better features in far less time than on digits enlarged to 16x16 (linear probe on two labels a class:
+    # 74 % against 66 %).
+    "digits": {
+        "data.image_size": 8, "data.views.crop_scale": (0.8, 1.0), "data.views.rotation": 15.0,
+        **{f"data.views.{name}": value for name, value in PLAIN_VIEWS.items()}, "train.cutout": 0, "train.shift": 0,
+    },
     "tiny-imagenet": {"data.image_size": 64},
     "imagenet": {
         "data.image_size": 224, "model.stem": "imagenet", "model.init_channels": 48, "model.num_cells": 14,
@@ -229,22 +260,27 @@ DATA_DEFAULTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 _SMALL: dict[str, Any] = {  # shared by the presets that are not the paper's; ours throughout
-    "search.schedule": "step", "search.edges": "top2", "train.schedule": "step", "train.auxiliary": 0.0, "train.drop_path": 0.0,
+    "search.schedule": "step", "search.edges": "top2", "train.schedule": "step", "train.auxiliary": 0.0,
+    "train.drop_path": 0.0,
 }  # fmt: skip
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {
         **_SMALL, "data.name": "digits", "model.init_channels": 4, "model.num_cells": 3, "model.projection_dim": 32,
-        "search.epochs": 6, "search.batch_size": 64, "search.lr": 0.1, "search.alpha_lr": 0.02, "search.temperature": 0.5, "search.calibration_batches": 2,
+        "search.epochs": 6, "search.batch_size": 64, "search.lr": 0.1, "search.alpha_lr": 0.02,
+        "search.temperature": 0.5, "search.calibration_batches": 2,
         "train.epochs": 6, "train.batch_size": 20, "train.labels_per_class": 2, "train.validation": 0.2,
     },
     "quick": {
         **_SMALL, "data.name": "digits", "model.init_channels": 8, "model.num_cells": 3, "model.projection_dim": 64,
-        "search.epochs": 130, "search.batch_size": 64, "search.lr": 0.1, "search.alpha_lr": 0.02, "search.temperature": 0.5,
-        # Short, so most steps must see fixed cells. Tried with 5 cells, whose last is fixed when hardly any learning rate is left: linear
+        "search.epochs": 130, "search.batch_size": 64, "search.lr": 0.1, "search.alpha_lr": 0.02,
+        "search.temperature": 0.5,
+        # Short, so most steps must see fixed cells. Tried with 5 cells, whose last is fixed when hardly any learning
+        # rate is left: linear
         # probe on two labels a class 59 % against 72 %; with a final learning rate of 0.03 besides, 55 to 60 %.
         "search.ratios": (0.1, 0.2, 0.7),
-        "train.epochs": 60, "train.batch_size": 20, "train.labels_per_class": 2, "train.validation": 0.2, "train.calibrate": True,
+        "train.epochs": 60, "train.batch_size": 20, "train.labels_per_class": 2, "train.validation": 0.2,
+        "train.calibrate": True,
     },
     "cifar": {
         **_SMALL, "data.name": "cifar10", "model.init_channels": 16, "model.num_cells": 8,
@@ -257,19 +293,37 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 _AS_PAPER: dict[str, Any] = {"search.ratios": (0.2, 0.4, 0.4), "search.edges": "all"}
 
-# What comparisons change in a preset. Ablations compare many searches: they keep the paper's ratios and edges at a size and length that several seeds
+# What comparisons change in a preset. Ablations compare many searches: they keep the paper's ratios and edges at a size
+# and length that several seeds
 # can bear. Fractions train what one search found on up to 90 % of the labels. Ours but for `paper`.
 STUDIES: dict[str, dict[str, dict[str, Any]]] = {
     "ablations": {
         "smoke": {**_AS_PAPER, "search.epochs": 4, "train.batch_size": 10},
-        "quick": {**_AS_PAPER, "search.epochs": 15, "train.labels_per_class": 10, "train.epochs": 40, "train.batch_size": 50, "train.lr": 0.03},
+        "quick": {
+            **_AS_PAPER,
+            "search.epochs": 15,
+            "train.labels_per_class": 10,
+            "train.epochs": 40,
+            "train.batch_size": 50,
+            "train.lr": 0.03,
+        },
         "cifar": {**_AS_PAPER, "search.epochs": 15, "train.epochs": 15, "train.batch_size": 256, "train.lr": 0.1},
     },
-    "fractions": {"smoke": {"train.epochs": 3}, "quick": {"train.epochs": 20, "train.batch_size": 50}, "cifar": {"train.epochs": 15, "train.batch_size": 256}},
+    "fractions": {
+        "smoke": {"train.epochs": 3},
+        "quick": {"train.epochs": 20, "train.batch_size": 50},
+        "cifar": {"train.epochs": 15, "train.batch_size": 256},
+    },
 }
 
 
-def load_config(preset: str = "quick", data: str | None = None, seed: int = 0, settings: dict[str, Any] | None = None, study: str | None = None) -> Config:
+def load_config(
+    preset: str = "quick",
+    data: str | None = None,
+    seed: int = 0,
+    settings: dict[str, Any] | None = None,
+    study: str | None = None,
+) -> Config:
     """Return a preset's configuration for a data set, with single settings replaced.
 
     What the data set asks for (its size, its views) comes first, then the preset, then what a `study`, one of STUDIES,
@@ -281,7 +335,14 @@ def load_config(preset: str = "quick", data: str | None = None, seed: int = 0, s
     if preset not in PRESETS:
         raise InputError(f"unknown preset {preset!r}{suggest(preset, PRESETS)}")
     name = data or PRESETS[preset]["data.name"]
-    chosen = {**DATA_DEFAULTS.get(name, {}), **PRESETS[preset], **(STUDIES[study].get(preset, {}) if study else {}), "data.name": name, "seed": seed, **(settings or {})}
+    chosen = {
+        **DATA_DEFAULTS.get(name, {}),
+        **PRESETS[preset],
+        **(STUDIES[study].get(preset, {}) if study else {}),
+        "data.name": name,
+        "seed": seed,
+        **(settings or {}),
+    }
     return Config().changed(**chosen)
 
 

@@ -14,7 +14,9 @@ from sswp_lib.space import SuperNet
 
 @pytest.fixture(autouse=True)
 def threads():
-    """No call may leave torch with another number of threads: bits on the CPU are the same only with the same number."""
+    """No call may leave torch with another number of threads: bits on the CPU are the same only with the same
+    number.
+    """
     before = torch.get_num_threads()
     yield
     assert torch.get_num_threads() == before
@@ -22,7 +24,9 @@ def threads():
 
 @pytest.fixture(scope="session")
 def config() -> Config:
-    """Three cells of 4 channels on 8x8 digits; five epochs of five weight steps, an architecture step after every second."""
+    """Three cells of 4 channels on 8x8 digits; five epochs of five weight steps, an architecture step after every
+    second.
+    """
     tiny = {
         "data.image_size": 8, "search.epochs": 5, "search.batch_size": 16, "search.alpha_every": 2,
         "train.epochs": 3, "train.batch_size": 10,
@@ -39,7 +43,13 @@ def digits(config) -> ImageData:
 @pytest.fixture(scope="session")
 def data(digits) -> ImageData:
     """The first 160 training and 50 test images of the digits."""
-    return replace(digits, train=digits.train[:160], train_labels=digits.train_labels[:160], test=digits.test[:50], test_labels=digits.test_labels[:50])
+    return replace(
+        digits,
+        train=digits.train[:160],
+        train_labels=digits.train_labels[:160],
+        test=digits.test[:50],
+        test_labels=digits.test_labels[:50],
+    )
 
 
 @pytest.fixture

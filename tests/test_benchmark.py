@@ -42,7 +42,10 @@ def test_compact_network_learns_the_same_task():
 
 
 def test_ratio_above_one_means_the_library_does_better():
-    time, rate = {"what": "a", "unit": "s", "library": 1.0, "reference": 3.0}, {"what": "b", "unit": "views/s", "library": 300.0, "reference": 100.0}
+    time, rate = (
+        {"what": "a", "unit": "s", "library": 1.0, "reference": 3.0},
+        {"what": "b", "unit": "views/s", "library": 300.0, "reference": 100.0},
+    )
     assert with_ratio(time)["ratio"] == pytest.approx(3.0)
     assert with_ratio(rate)["ratio"] == pytest.approx(3.0)
     lines = table([with_ratio(time), with_ratio(rate)]).splitlines()

@@ -13,7 +13,9 @@ from sswp_lib.learn.search import Search
 
 
 def test_first_steps_at_full_width_and_depth():
-    """Only the images (digits at 32x32) and the batch are smaller than the paper's; a weight step in warm-up, then one with an architecture step."""
+    """Only the images (digits at 32x32) and the batch are smaller than the paper's; a weight step in warm-up, then one
+    with an architecture step.
+    """
     config = load_config("paper", settings={"data.name": "digits", "search.batch_size": 4, "search.alpha_every": 1})
     assert (config.model.init_channels, config.model.num_cells) == (36, 20)
     search = Search(config, load(config.data))

@@ -1,6 +1,8 @@
-"""One test for each trap that published implementations of the method fall into; the careful behaviour is what is claimed.
+"""One test for each trap that published implementations of the method fall into; the careful behaviour is what is
+claimed.
 
-Left to `tests/lab`: configuration and weights are read without executing anything, and an interrupted run equals an uninterrupted one
+Left to `tests/lab`: configuration and weights are read without executing anything, and an interrupted run equals an
+uninterrupted one
 from its files on.
 """
 
@@ -20,7 +22,16 @@ from sswp_lib.config import Search as Settings
 from sswp_lib.learn import Search, Training, pruning_epochs
 from sswp_lib.learn.measure import peak_memory
 from sswp_lib.learn.views import normalise, random_views
-from sswp_lib.space import Genotype, Network, Paths, SuperNet, calibrate, load_concomitant, sample_paths, sample_two_paths
+from sswp_lib.space import (
+    Genotype,
+    Network,
+    Paths,
+    SuperNet,
+    calibrate,
+    load_concomitant,
+    sample_paths,
+    sample_two_paths,
+)
 
 DARTS = Genotype.published("DARTS_V2", 3)
 
@@ -42,7 +53,9 @@ def flops(call) -> int:
 
 
 def test_gradients_of_the_gates_do_not_leak_from_weight_steps(supernet, images, g):
-    """An architecture step's gradient is the same with and without weight steps before it; those leave none on alpha."""
+    """An architecture step's gradient is the same with and without weight steps before it; those leave none on
+    alpha.
+    """
     draw = lambda: sample_two_paths(supernet.alpha, supernet.present, torch.Generator().manual_seed(1))  # noqa: E731
     expected = alpha_gradient(supernet, images, draw())
     for _ in range(3):
@@ -52,11 +65,19 @@ def test_gradients_of_the_gates_do_not_leak_from_weight_steps(supernet, images, 
 
 
 def test_weight_steps_run_only_the_active_operation(supernet, images):
-    """With 3x3 separable convolutions everywhere, the edges of a weight step cost half of what an architecture step's two candidates cost."""
+    """With 3x3 separable convolutions everywhere, the edges of a weight step cost half of what an architecture step's
+    two candidates cost.
+    """
     every = lambda k: torch.full((3, 14), k)  # noqa: E731
-    pools, one, two = Paths(every(1)), Paths(every(3)), Paths(every(3), every(3), torch.ones(3, 14, dtype=torch.float64))
+    pools, one, two = (
+        Paths(every(1)),
+        Paths(every(3)),
+        Paths(every(3), every(3), torch.ones(3, 14, dtype=torch.float64)),
+    )
     with torch.no_grad():
-        base, once, twice = (flops(lambda paths=paths: supernet(images, paths)) for paths in (pools, one, two))  # a pool multiplies nothing
+        base, once, twice = (
+            flops(lambda paths=paths: supernet(images, paths)) for paths in (pools, one, two)
+        )  # a pool multiplies nothing
     assert 0 < once - base == (twice - base) / 2
 
 
@@ -101,7 +122,9 @@ def test_the_last_cell_is_pruned_and_no_phase_is_negative():
 
 
 def test_the_test_set_chooses_nothing(config, data):
-    """Weights and history are the same whatever the test images; the result is the last epoch's, and the best goes by its own name."""
+    """Weights and history are the same whatever the test images; the result is the last epoch's, and the best goes by
+    its own name.
+    """
     config = config.changed(**{"train.evaluate_every": 1})
     one, two = (run(Training(config, part, DARTS)) for part in (data, replace(data, test=255 - data.test)))
     assert one.history == two.history
@@ -131,7 +154,9 @@ def test_unmatched_weights_are_never_silent():
         load_concomitant(network, weights)
 
 
-@pytest.mark.parametrize("build", [lambda: SuperNet(4, 3), lambda: Network(DARTS, 4, auxiliary=True)], ids=["supernet", "network"])
+@pytest.mark.parametrize(
+    "build", [lambda: SuperNet(4, 3), lambda: Network(DARTS, 4, auxiliary=True)], ids=["supernet", "network"]
+)
 def test_nothing_in_place_follows_an_identity(build):
     """No module works in place, and an identity's output, which is its input, is unchanged once the network has run."""
     model = build()
@@ -165,7 +190,9 @@ def test_the_cosine_has_one_unit_and_the_configuration_names_it(config, data):
 
 
 def test_every_rank_draws_the_same_paths():
-    """Paths come from the seed and the step, on the CPU: whatever a process has drawn or computed beside, they are the same."""
+    """Paths come from the seed and the step, on the CPU: whatever a process has drawn or computed beside, they are the
+    same.
+    """
     drawn = []
     for rank in range(2):
         torch.manual_seed(rank)
@@ -173,18 +200,28 @@ def test_every_rank_draws_the_same_paths():
         g = torch.Generator().manual_seed(5)
         alpha = torch.linspace(-1, 1, 3 * 14 * 7).view(3, 14, 7)
         present = torch.ones_like(alpha, dtype=torch.bool)
-        drawn.append([sample_paths(alpha, present, g, skip_dropout=0.2).active, sample_two_paths(alpha, present, g).active, sample_two_paths(alpha, present, g).inactive])
+        drawn.append(
+            [
+                sample_paths(alpha, present, g, skip_dropout=0.2).active,
+                sample_two_paths(alpha, present, g).active,
+                sample_two_paths(alpha, present, g).inactive,
+            ]
+        )
     assert all(torch.equal(one, two) for one, two in zip(*drawn, strict=True))
 
 
 def test_each_image_has_augmentation_parameters_of_its_own(data):
     same = data.train[:1].expand(16, -1, -1, -1)
-    views = random_views(same, Views(crop_scale=(0.3, 0.9)), torch.zeros(3), torch.ones(3), torch.Generator().manual_seed(0))
+    views = random_views(
+        same, Views(crop_scale=(0.3, 0.9)), torch.zeros(3), torch.ones(3), torch.Generator().manual_seed(0)
+    )
     assert len(views.flatten(1).unique(dim=0)) > 12
 
 
 def test_batchnorms_statistics_can_be_recomputed_and_both_accuracies_are_reported(config, data):
-    """After pruning, statistics stay the old paths' until `calibrate`; training reports its accuracies before and after."""
+    """After pruning, statistics stay the old paths' until `calibrate`; training reports its accuracies before and
+    after.
+    """
     torch.manual_seed(0)
     supernet = SuperNet(4, 3)
     x = normalise(data.train[:64], data.mean, data.std)

@@ -1,4 +1,6 @@
-"""Figures of many runs side by side, from tables of records: one dot a seed, means with 95 % intervals (Student's t)."""
+"""Figures of many runs side by side, from tables of records: one dot a seed, means with 95 % intervals (Student's
+t).
+"""
 
 from __future__ import annotations
 
@@ -34,12 +36,19 @@ def apart(values: pd.Series) -> pd.Series:
     return 0.09 * values.groupby(values).cumcount()
 
 
-def arms(frame: pd.DataFrame, order: Sequence[str], columns: dict[str, str] | None = None, reported: dict[str, float] | None = None, arm: str = "") -> Figure:
+def arms(
+    frame: pd.DataFrame,
+    order: Sequence[str],
+    columns: dict[str, str] | None = None,
+    reported: dict[str, float] | None = None,
+    arm: str = "",
+) -> Figure:
     """One line an arm, best read downwards; one panel a column, all measured ones on one scale of test accuracy.
 
     Args:
         columns: {column: title of its panel}; what was trained from scratch and what was fine-tuned by default.
-        reported: the paper's test errors (%), in a panel and on a scale of their own. arm: what the arms are, where their names do not say.
+        reported: the paper's test errors (%), in a panel and on a scale of their own. arm: what the arms are, where
+            their names do not say.
     """
     columns = columns or {"scratch": "from scratch", "fine-tuned": "fine-tuned"}
     titles = ["paper, its own scale"] * bool(reported) + list(columns.values())
@@ -58,7 +67,16 @@ def arms(frame: pd.DataFrame, order: Sequence[str], columns: dict[str, str] | No
         for place, name in enumerate(order):
             values = frame[frame["arm"] == name][column].dropna()
             a.plot(values, place + 0.16 + apart(values), ".", color="0.5", ms=5)
-            a.errorbar(values.mean(), place - 0.08, xerr=half_width(values), color=COLOURS[0], marker="o", ms=5, capsize=3, lw=1.5)
+            a.errorbar(
+                values.mean(),
+                place - 0.08,
+                xerr=half_width(values),
+                color=COLOURS[0],
+                marker="o",
+                ms=5,
+                capsize=3,
+                lw=1.5,
+            )
     _end_at_100(measured[0])
     for a in axes[0]:
         a.xaxis.set_major_locator(MaxNLocator(3))
@@ -81,21 +99,51 @@ def fine_tuning(best: pd.DataFrame) -> Figure:
     for _, row in wide.iterrows():
         axes.plot(range(len(order)), row, color="0.7", lw=0.8, marker=".", zorder=1)
     for place, init in enumerate(order):
-        axes.errorbar(place, wide[init].mean(), yerr=half_width(wide[init]), color=INIT_COLOURS[init], marker=INIT_MARKERS[init], ms=7, capsize=4, lw=2, zorder=2)
-        side = {"xytext": (-9, 0), "ha": "right"} if place == 0 else {"xytext": (9, 0), "ha": "left"}  # away from the lines
-        axes.annotate(f"{wide[init].mean():.1f}", (place, wide[init].mean()), **side, textcoords="offset points", va="center", color=INIT_COLOURS[init], weight="bold")
+        axes.errorbar(
+            place,
+            wide[init].mean(),
+            yerr=half_width(wide[init]),
+            color=INIT_COLOURS[init],
+            marker=INIT_MARKERS[init],
+            ms=7,
+            capsize=4,
+            lw=2,
+            zorder=2,
+        )
+        side = (
+            {"xytext": (-9, 0), "ha": "right"} if place == 0 else {"xytext": (9, 0), "ha": "left"}
+        )  # away from the lines
+        axes.annotate(
+            f"{wide[init].mean():.1f}",
+            (place, wide[init].mean()),
+            **side,
+            textcoords="offset points",
+            va="center",
+            color=INIT_COLOURS[init],
+            weight="bold",
+        )
     axes.set_xticks(range(len(order)), [INITS[init] for init in order])
     axes.set(xlim=(-0.5, len(order) - 0.5), ylabel="test accuracy (%)", xlabel="initialisation")
     return figure
 
 
 def learning_rates(runs: pd.DataFrame, column: str = "validation") -> Figure:
-    """Accuracy by learning rate and initialisation, means and standard deviations over seeds; validation is what a rate is chosen on."""
+    """Accuracy by learning rate and initialisation, means and standard deviations over seeds; validation is what a rate
+    is chosen on.
+    """
     figure, axes = plt.subplots(figsize=(WIDTH * 0.75, 3.0))
     for i, init in enumerate(inits(runs.init)):
         mean = runs[runs.init == init].groupby("lr")[column].agg(["mean", "std"])
         beside = 1.03 ** (i - 1)  # or equal bars would hide one another
-        axes.errorbar(mean.index * beside, mean["mean"], yerr=mean["std"].fillna(0), color=INIT_COLOURS[init], marker=INIT_MARKERS[init], capsize=3, label=INITS[init])
+        axes.errorbar(
+            mean.index * beside,
+            mean["mean"],
+            yerr=mean["std"].fillna(0),
+            color=INIT_COLOURS[init],
+            marker=INIT_MARKERS[init],
+            capsize=3,
+            label=INITS[init],
+        )
     axes.set(xscale="log", xlabel="learning rate", ylabel=f"{column} accuracy (%)")
     rates = sorted(runs["lr"].unique())
     axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
@@ -125,7 +173,14 @@ def along(frames: dict[str, pd.DataFrame], order: dict[str, Sequence[str]], colu
         groups = [frame[frame["arm"] == arm][column].dropna() for arm in order[name]]
         for place, values in enumerate(groups):
             a.plot(place + 0.1 + apart(values), values, ".", color="0.5", ms=5)
-        a.errorbar(range(len(groups)), [g.mean() for g in groups], yerr=[half_width(g) for g in groups], color=COLOURS[0], marker="o", capsize=3)
+        a.errorbar(
+            range(len(groups)),
+            [g.mean() for g in groups],
+            yerr=[half_width(g) for g in groups],
+            color=COLOURS[0],
+            marker="o",
+            capsize=3,
+        )
         a.set_xticks(range(len(groups)), ["".join(c for c in arm if c.isdigit()) for arm in order[name]])
         a.set(xlabel=name)
         a.margins(x=0.2)
@@ -134,8 +189,12 @@ def along(frames: dict[str, pd.DataFrame], order: dict[str, Sequence[str]], colu
 
 
 def through_phases(done: Iterable[Done], names: Sequence[str]) -> Figure:
-    """Loss, and entropy of alpha averaged over the cells that still search, one line an arm (seed 0); the last arm's phases are shaded."""
-    found = {job.labels["arm"]: job.record for job in done if job.labels["what"] == "search" and job.labels["seed"] == 0}
+    """Loss, and entropy of alpha averaged over the cells that still search, one line an arm (seed 0); the last arm's
+    phases are shaded.
+    """
+    found = {
+        job.labels["arm"]: job.record for job in done if job.labels["what"] == "search" and job.labels["seed"] == 0
+    }
     figure, (loss, entropy) = plt.subplots(1, 2, figsize=(WIDTH, 3.2), sharex=True)
     for i, name in enumerate(names):
         rows, config = found[name].history, found[name].config
@@ -143,7 +202,9 @@ def through_phases(done: Iterable[Done], names: Sequence[str]) -> Figure:
         searching = [[value for cell, value in enumerate(row["entropy"]) if row["epoch"] < ends[cell]] for row in rows]
         style = {"color": COLOURS[(7, 1, 0, 2)[i]], "ls": ("--", "-.", "-", ":")[i], "label": name}
         loss.plot([row["epoch"] + 1 for row in rows], [row["loss"] for row in rows], **style)
-        entropy.plot([row["epoch"] + 1 for row in rows], [np.mean(values) if values else np.nan for values in searching], **style)
+        entropy.plot(
+            [row["epoch"] + 1 for row in rows], [np.mean(values) if values else np.nan for values in searching], **style
+        )
     last = found[names[-1]]
     for axes in (loss, entropy):
         shade(axes, Search.model_validate(last.config["search"]), last.config["model"]["num_cells"])
@@ -160,7 +221,15 @@ def weight_norms(norms: dict[str, pd.Series]) -> Figure:
     everything = np.log10(pd.concat(norms.values()))
     bins = 10 ** np.linspace(everything.min(), everything.max(), 25)
     for init, values in norms.items():
-        axes.hist(values, bins=bins, histtype="step", lw=1.8, color=INIT_COLOURS[init], ls={"simclr": "--"}.get(init, "-"), label=f"{INITS[init]}, median {values.median():.3f}")
+        axes.hist(
+            values,
+            bins=bins,
+            histtype="step",
+            lw=1.8,
+            color=INIT_COLOURS[init],
+            ls={"simclr": "--"}.get(init, "-"),
+            label=f"{INITS[init]}, median {values.median():.3f}",
+        )
         axes.axvline(values.median(), color=INIT_COLOURS[init], lw=1, ls=":")
     axes.set(xscale="log", xlabel="root mean square of a weight tensor", ylabel="weight tensors")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
@@ -176,7 +245,14 @@ def size_against_accuracy(frame: pd.DataFrame, order: Sequence[str]) -> Figure:
     for i, arm in enumerate(order):
         found = frame[frame["arm"] == arm]
         axes.errorbar(
-            found["parameters"].mean() / 1e3, found["scratch"].mean(), yerr=half_width(found["scratch"]), marker="osD^vP"[i % 6], color=COLOURS[i], ms=7, capsize=3, label=arm
+            found["parameters"].mean() / 1e3,
+            found["scratch"].mean(),
+            yerr=half_width(found["scratch"]),
+            marker="osD^vP"[i % 6],
+            color=COLOURS[i],
+            ms=7,
+            capsize=3,
+            label=arm,
         )
     axes.set(xlabel="parameters (thousands)", ylabel="test accuracy from scratch (%)")
     figure.legend(loc="outside right center", frameon=False, fontsize=SMALL)

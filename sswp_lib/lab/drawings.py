@@ -1,4 +1,6 @@
-"""Genotypes drawn: cell by cell (Figure 6, appendix C), their operations by depth, and how they changed over a search."""
+"""Genotypes drawn: cell by cell (Figure 6, appendix C), their operations by depth, and how they changed over a
+search.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +33,30 @@ def inputs_of(cell: int) -> tuple[str, str]:
     return (f"cell {cell - 2}" if cell > 1 else "stem", f"cell {cell - 1}" if cell > 0 else "stem")
 
 
-def cell_graph(genotype: Genotype, cell: int, title: str | None = None, inputs: tuple[str, str] | None = None) -> graphviz.Digraph:
+def cell_graph(
+    genotype: Genotype, cell: int, title: str | None = None, inputs: tuple[str, str] | None = None
+) -> graphviz.Digraph:
     """Return one cell as a graphviz graph: inputs left, output right, operations on the edges in their colours."""
     graph = graphviz.Digraph(
-        graph_attr={"rankdir": "LR", "label": title or title_of(genotype, cell), "labelloc": "t", "fontname": "Helvetica", "fontsize": "13", "nodesep": "0.12", "ranksep": "0.3"}
+        graph_attr={
+            "rankdir": "LR",
+            "label": title or title_of(genotype, cell),
+            "labelloc": "t",
+            "fontname": "Helvetica",
+            "fontsize": "13",
+            "nodesep": "0.12",
+            "ranksep": "0.3",
+        }
     )
-    graph.attr("node", fontname="Helvetica", fontsize="11", shape="box", style="rounded,filled", height="0.3", margin="0.1,0.04")
+    graph.attr(
+        "node",
+        fontname="Helvetica",
+        fontsize="11",
+        shape="box",
+        style="rounded,filled",
+        height="0.3",
+        margin="0.1,0.04",
+    )
     graph.attr("edge", fontname="Helvetica", fontsize="10")
     with graph.subgraph(graph_attr={"rank": "same"}) as first:
         for node, name in enumerate(inputs or inputs_of(cell)):
@@ -46,7 +66,14 @@ def cell_graph(genotype: Genotype, cell: int, title: str | None = None, inputs: 
         graph.node(str(node), f"node {node}", fillcolor="#f5f0dc")
     graph.node("out", "output", fillcolor="#dff0df")
     for position, (name, source) in enumerate(genotype.cells[cell]):
-        graph.edge(str(source), str(2 + position // 2), label=_on_white(name), color=_hex(name), fontcolor=_hex(name, 0.7), penwidth="1.8")
+        graph.edge(
+            str(source),
+            str(2 + position // 2),
+            label=_on_white(name),
+            color=_hex(name),
+            fontcolor=_hex(name, 0.7),
+            penwidth="1.8",
+        )
     for node in range(2, 6):
         graph.edge(str(node), "out", color="#bbbbbb")
     return graph
@@ -60,11 +87,18 @@ def _hex(name: str, darker: float = 1.0) -> str:
     return "#" + "".join(f"{round(255 * darker * c):02x}" for c in plots.OPERATION_COLOURS[name])
 
 
-def cells(found: Genotype, which: Sequence[int] | None = None, titles: Sequence[str] | None = None, inputs: tuple[str, str] | None = None) -> Figure:
-    """Draw cells of a genotype, few below one another, many side by side: by graphviz, or by matplotlib where the program `dot` is missing.
+def cells(
+    found: Genotype,
+    which: Sequence[int] | None = None,
+    titles: Sequence[str] | None = None,
+    inputs: tuple[str, str] | None = None,
+) -> Figure:
+    """Draw cells of a genotype, few below one another, many side by side: by graphviz, or by matplotlib where the
+    program `dot` is missing.
 
     Args:
-        which: the cells; all by default. titles: one for each. inputs: what all cells' inputs are called, instead of what they are in `found`.
+        which: the cells; all by default. titles: one for each. inputs: what all cells' inputs are called, instead of
+            what they are in `found`.
     """
     which = list(range(found.num_cells)) if which is None else list(which)
     titles = titles or [title_of(found, cell) for cell in which]
@@ -89,7 +123,13 @@ def _one_scale(pictures: list[np.ndarray]) -> Figure:
     columns, across = _columns(len(pictures))
     rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
     heights, width = [max(p.shape[0] for p in row) for row in rows], max(p.shape[1] for p in pictures)
-    figure, axes = plt.subplots(len(rows), columns, figsize=(across, across / columns * sum(heights) / width), height_ratios=heights, squeeze=False)
+    figure, axes = plt.subplots(
+        len(rows),
+        columns,
+        figsize=(across, across / columns * sum(heights) / width),
+        height_ratios=heights,
+        squeeze=False,
+    )
     for line, row, height in zip(axes, rows, heights, strict=True):
         for a in line:
             a.axis("off")
@@ -115,12 +155,39 @@ def _draw_plainly(axes: Axes, found: Genotype, cell: int, title: str, inputs: tu
     place = {0: (0, 0.8), 1: (0, -0.8), 2: (1.5, 1.6), 3: (2.2, -1.6), 4: (3.0, 0.8), 5: (3.9, -0.8)}
     for position, (name, source) in enumerate(found.cells[cell]):
         (x0, y0), (x1, y1) = place[source], place[2 + position // 2]
-        axes.annotate("", (x1, y1), (x0, y0), arrowprops={"arrowstyle": "-|>", "color": plots.OPERATION_COLOURS[name], "lw": 1.4, "shrinkA": 18, "shrinkB": 18})
+        axes.annotate(
+            "",
+            (x1, y1),
+            (x0, y0),
+            arrowprops={
+                "arrowstyle": "-|>",
+                "color": plots.OPERATION_COLOURS[name],
+                "lw": 1.4,
+                "shrinkA": 18,
+                "shrinkB": 18,
+            },
+        )
         share = {0: 0.6, 1: 0.35}.get(source, 0.5)  # or names would lie on one another
-        axes.text(x0 + share * (x1 - x0), y0 + share * (y1 - y0), name, fontsize=7, ha="center", va="center", bbox={"fc": "white", "ec": "none", "pad": 0.4})
+        axes.text(
+            x0 + share * (x1 - x0),
+            y0 + share * (y1 - y0),
+            name,
+            fontsize=7,
+            ha="center",
+            va="center",
+            bbox={"fc": "white", "ec": "none", "pad": 0.4},
+        )
     for node, (x, y) in place.items():
         name, colour = (f"{node}: {inputs[node]}", "#dce9f5") if node < 2 else (f"node {node}", "#f5f0dc")
-        axes.text(x, y, name, fontsize=plots.SMALL, ha="center", va="center", bbox={"boxstyle": "round", "fc": colour, "ec": "0.4"})
+        axes.text(
+            x,
+            y,
+            name,
+            fontsize=plots.SMALL,
+            ha="center",
+            va="center",
+            bbox={"boxstyle": "round", "fc": colour, "ec": "0.4"},
+        )
     axes.set(xlim=(-0.4, 4.3), ylim=(-2, 2))
     axes.set_title(title, fontsize=9)
 
@@ -134,7 +201,9 @@ def save_cells(found: Genotype, name: str, preset: str) -> Path:
 
 def published(name: str) -> Figure:
     """Draw a published normal and reduction cell, the same way as cells found here."""
-    return cells(Genotype.published(name, 3), [0, 1], [f"{name}, normal", f"{name}, reduction"], ("cell k-2", "cell k-1"))
+    return cells(
+        Genotype.published(name, 3), [0, 1], [f"{name}, normal", f"{name}, reduction"], ("cell k-2", "cell k-1")
+    )
 
 
 def operations_by_depth(found: Genotype) -> Figure:
@@ -143,7 +212,16 @@ def operations_by_depth(found: Genotype) -> Figure:
     counts = np.array([[sum(name == op for op, _ in cell) for cell in found.cells] for name in CANDIDATES])
     bottom = np.zeros(found.num_cells)
     for name, row in zip(CANDIDATES, counts, strict=True):
-        axes.bar(range(found.num_cells), row, bottom=bottom, color=plots.OPERATION_COLOURS[name], hatch=plots.OPERATION_HATCHES[name], label=name, width=0.8, edgecolor="white")
+        axes.bar(
+            range(found.num_cells),
+            row,
+            bottom=bottom,
+            color=plots.OPERATION_COLOURS[name],
+            hatch=plots.OPERATION_HATCHES[name],
+            label=name,
+            width=0.8,
+            edgecolor="white",
+        )
         bottom += row
     for cell in reduction_cells(found.num_cells):
         axes.annotate("reduction", (cell, 8.1), ha="center", fontsize=plots.SMALL)

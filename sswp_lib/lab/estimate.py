@@ -1,4 +1,6 @@
-"""How long the notebooks will take: the runs that are not there yet, at the seconds that a step takes on this machine."""
+"""How long the notebooks will take: the runs that are not there yet, at the seconds that a step takes on this
+machine.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,19 @@ from sswp_lib.learn.train import Training
 from sswp_lib.space import Genotype
 
 STEPS = 4  # measured after one that is not
-RUN = 1.5  # seconds that a run takes beside its steps: loading, evaluations, files; as found with the small networks of `quick`
+# seconds that a run takes beside its steps: loading, evaluations, files; as found with the small networks of `quick`
+RUN = 1.5
 
 
 def plan(number: str, preset: str, data: str | None, seeds: int | None) -> list[Job]:
-    """Return the runs that the notebook of that number asks for with its own parameters, where they can be told beforehand."""
+    """Return the runs that the notebook of that number asks for with its own parameters, where they can be told
+    beforehand.
+    """
     config, study, part = (load_config(preset, data, study=name) for name in (None, "ablations", "fractions"))
     many, few = seeds or 8, seeds or 3
     at_ten = studies.rates_at(config, part, 0.1, few, (0.025, 0.1, 0.2), studies.STARTS) if number == "04" else []
+    everything_else = studies.DROPOUT | studies.epoch_arms(study) | studies.batch_arms(study) | studies.OBJECTIVES
+    everything_else |= studies.gain_arms(study)
     arms: dict[str, Callable[[], list[Job]]] = {
         "01": lambda: [Job({}, config), *studies.few_labels(config, many)],
         "02": lambda: studies.benchmark(study, few),
@@ -36,7 +43,7 @@ def plan(number: str, preset: str, data: str | None, seeds: int | None) -> list[
         "05": lambda: studies.rates_at(config, part, 0.5, few),
         "06": lambda: [Job({}, config)],
         "07": lambda: [
-            *studies.ablation(study, studies.DROPOUT | studies.epoch_arms(study) | studies.batch_arms(study) | studies.OBJECTIVES | studies.gain_arms(study), few),
+            *studies.ablation(study, everything_else, few),
             *studies.transfer(study, few, *studies.data_sets(study, None)), *studies.probes(study, few),
         ],
     }  # fmt: skip
@@ -44,7 +51,9 @@ def plan(number: str, preset: str, data: str | None, seeds: int | None) -> list[
 
 
 def _best_rates(jobs: list[Job]) -> dict[str, float]:
-    """Return each start's learning rate as notebook 04 chooses it; any, where its runs are not all there, for only their number counts then."""
+    """Return each start's learning rate as notebook 04 chooses it; any, where its runs are not all there, for only
+    their number counts then.
+    """
     source = runs.finished(jobs[0].source) if jobs else None  # one search for all
     found = [runs.finished(job.config, source) for job in jobs] if source else [None]
     if None in found:
@@ -53,7 +62,9 @@ def _best_rates(jobs: list[Job]) -> dict[str, float]:
 
 
 def seconds(preset: str, data: str | None, seeds: int | None, names: list[str]) -> dict[str, float]:
-    """Return, for each notebook's name, the seconds of its runs that are not there yet; a run that two share counts once."""
+    """Return, for each notebook's name, the seconds of its runs that are not there yet; a run that two share counts
+    once.
+    """
     counted: set = set()
     return {name: sum(_cost(job, counted) for job in plan(name[:2], preset, data, seeds)) for name in names}
 
@@ -104,7 +115,11 @@ def _steps(job: Job) -> int:
 @cache
 def _step_seconds(config: Config, training: bool) -> float:
     data, device = load(config.data, runs.default_device()), runs.default_device()
-    loop: Loop = Training(config, data, Genotype.published("DARTS_V2", config.model.num_cells), device=device) if training else Search(config, data, device)
+    loop: Loop = (
+        Training(config, data, Genotype.published("DARTS_V2", config.model.num_cells), device=device)
+        if training
+        else Search(config, data, device)
+    )
     steps = loop.advance()
     next(steps)
     started = time.monotonic()

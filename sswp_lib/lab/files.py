@@ -1,6 +1,7 @@
 """Files that are never half: written beside and renamed, checked when read, refused by name.
 
-Weights are safetensors, records JSON, checkpoints torch files that are read with `weights_only=True` and only when their content
+Weights are safetensors, records JSON, checkpoints torch files that are read with `weights_only=True` and only when
+their content
 has the checksum that their name bears.
 """
 
@@ -27,7 +28,8 @@ from torch import Tensor
 from sswp_lib.config import InputError, RunError
 
 UNREADABLE = (
-    OSError, RuntimeError, ValueError, LookupError, EOFError, TypeError, AttributeError, AssertionError, struct.error, pickle.UnpicklingError, SafetensorError,
+    OSError, RuntimeError, ValueError, LookupError, EOFError, TypeError, AttributeError, AssertionError, struct.error,
+    pickle.UnpicklingError, SafetensorError,
 )  # fmt: skip
 """What readers raise at damaged content; torch's unpickler nearly anything."""
 
@@ -105,7 +107,8 @@ def read_weights(path: Path, expected: str | None = None) -> dict[str, Tensor]:
     """Return the tensors of a .safetensors file, or of a torch file that holds tensors only.
 
     Raises:
-        InputError: missing, damaged, not the expected content, or a pickle that holds more than tensors (it is not run).
+        InputError: missing, damaged, not the expected content, or a pickle that holds more than tensors (it is not
+            run).
     """
     try:
         content = path.read_bytes()
@@ -118,7 +121,10 @@ def read_weights(path: Path, expected: str | None = None) -> dict[str, Tensor]:
             raise ValueError("expected a dictionary of tensors")
         return weights
     except pickle.UnpicklingError:
-        raise InputError(f"refused {str(path)!r}: it holds more than tensors and could run code; expected a .safetensors file or a state_dict of tensors") from None
+        raise InputError(
+            f"refused {str(path)!r}: it holds more than tensors and could run code; expected a .safetensors "
+            "file or a state_dict of tensors"
+        ) from None
     except UNREADABLE as error:
         raise InputError(f"cannot read weights {str(path)!r}: {reason(error)}") from None
 
@@ -159,10 +165,15 @@ def read_checkpoint(folder: Path, run: str, warn) -> dict[str, Any] | None:
                 raise ValueError("truncated or changed: its content does not have the checksum that its name bears")
             loaded = _load_tensors(content)
             if not isinstance(loaded, dict) or loaded["run"] != run:
-                raise ValueError(f"it belongs to run {loaded['run']}" if isinstance(loaded, dict) else "it holds no run's state")
+                raise ValueError(
+                    f"it belongs to run {loaded['run']}" if isinstance(loaded, dict) else "it holds no run's state"
+                )
             return loaded["state"]
         except UNREADABLE as error:
             warn(f"refused checkpoint {str(path)!r}: {reason(error)}")
     if files:
-        raise RunError(f"none of the {len(files)} checkpoints in {str(folder)!r} is whole; remove that folder to start the run anew")
+        raise RunError(
+            f"none of the {len(files)} checkpoints in {str(folder)!r} is whole; remove that folder to start "
+            "the run anew"
+        )
     return None

@@ -1,4 +1,5 @@
-"""The figures of one search, and the style of all: from records alone, readable at the width of a column, safe for colour-blind readers.
+"""The figures of one search, and the style of all: from records alone, readable at the width of a column, safe for
+colour-blind readers.
 
 `comparisons` has the figures of many runs, `drawings` those of genotypes.
 """
@@ -25,7 +26,9 @@ WIDTH = 6.5  # inches: the text of a page, or both columns of one that has two
 SMALL = 8  # points: the smallest letters of a figure
 COLOURS = sns.color_palette("colorblind")
 OPERATION_COLOURS = dict(zip(CANDIDATES, (*COLOURS[:6], (0.2, 0.2, 0.2)), strict=True))
-OPERATION_DASHES = dict(zip(CANDIDATES, ("-", "--", "-.", ":", (0, (6, 1)), (0, (4, 1, 1, 1, 1, 1)), (0, (1, 0.6))), strict=True))  # told apart in grey as well
+OPERATION_DASHES = dict(
+    zip(CANDIDATES, ("-", "--", "-.", ":", (0, (6, 1)), (0, (4, 1, 1, 1, 1, 1)), (0, (1, 0.6))), strict=True)
+)  # told apart in grey as well
 OPERATION_HATCHES = dict(zip(CANDIDATES, ("", "//", "\\\\", "..", "xx", "--", "++"), strict=True))
 PHASE_COLOURS = dict(zip(PHASES, (COLOURS[7], COLOURS[9], COLOURS[1]), strict=True))
 CAPTION_LETTERS = 18.5  # of the caption's size, in an inch
@@ -33,11 +36,21 @@ _changes = ""
 
 
 def set_style(changes: str = "") -> None:
-    """Set the one style of all figures; `changes` says in every caption what is not as in the preset, e.g. "with 2 settings changed"."""
+    """Set the one style of all figures; `changes` says in every caption what is not as in the preset, e.g. "with 2
+    settings changed".
+    """
     global _changes
     _changes = changes
     sns.set_theme(context="paper", style="whitegrid", palette="colorblind", font_scale=1.1)
-    plt.rcParams.update({"figure.dpi": 110, "savefig.dpi": 200, "savefig.bbox": "tight", "figure.constrained_layout.use": True, "svg.hashsalt": "sswp"})
+    plt.rcParams.update(
+        {
+            "figure.dpi": 110,
+            "savefig.dpi": 200,
+            "savefig.bbox": "tight",
+            "figure.constrained_layout.use": True,
+            "svg.hashsalt": "sswp",
+        }
+    )
 
 
 def save(figure: Figure, name: str, preset: str, caption: str) -> Figure:
@@ -59,7 +72,9 @@ def save(figure: Figure, name: str, preset: str, caption: str) -> Figure:
 
 
 def _fix_layout(figure: Figure) -> None:
-    """Lay a figure out once and for all; its legends would otherwise move to the edge of whatever part of it is saved."""
+    """Lay a figure out once and for all; its legends would otherwise move to the edge of whatever part of it is
+    saved.
+    """
     figure.canvas.draw()
     for legend in figure.legends:
         corner = figure.transFigure.inverted().transform(legend.get_window_extent().p0)
@@ -76,7 +91,16 @@ def phases(config: Search, num_cells: int) -> Figure:
     _shade_phases(axes, config)
     for cell, end in ends.items():
         axes.barh(cell, end, color=COLOURS[0], height=0.6, label="searching" if cell == 0 else None)
-        axes.barh(cell, config.epochs - end, left=end, color=COLOURS[2], height=0.6, hatch="///", edgecolor="white", label="pruned" if cell == 0 else None)
+        axes.barh(
+            cell,
+            config.epochs - end,
+            left=end,
+            color=COLOURS[2],
+            height=0.6,
+            hatch="///",
+            edgecolor="white",
+            label="pruned" if cell == 0 else None,
+        )
     axes.set(xlim=(0, config.epochs), ylim=(num_cells - 0.3, -0.7), xlabel="epoch", ylabel="cell")
     axes.set_yticks(range(0, num_cells, max(num_cells // 10, 1)))
     axes.grid(False)
@@ -101,7 +125,13 @@ def search_curves(record: Record) -> Figure:
     loss.plot(epochs, [row["loss"] for row in history], color=COLOURS[0], label="weight steps")
     alpha_rows = [row for row in history if "alpha_loss" in row]
     if alpha_rows:
-        loss.plot([r["epoch"] + 1 for r in alpha_rows], [r["alpha_loss"] for r in alpha_rows], color=COLOURS[3], ls=":", label="architecture steps")
+        loss.plot(
+            [r["epoch"] + 1 for r in alpha_rows],
+            [r["alpha_loss"] for r in alpha_rows],
+            color=COLOURS[3],
+            ls=":",
+            label="architecture steps",
+        )
     if config.objective == "simclr":
         views = 2 * config.batch_size
         loss.axhline(math.log(views - 1), color="0.3", ls="--", lw=1, label=f"chance, log({views - 1})")
@@ -119,7 +149,16 @@ def shade(axes: Axes, config: Search, num_cells: int) -> None:
     """Shade the phases of a search behind curves over its epochs, and mark each pruning."""
     _shade_phases(axes, config)
     ends = list(pruning_epochs(config, num_cells).values())
-    axes.plot(ends, [0.97] * num_cells, "v", ms=5, color="0.2", transform=axes.get_xaxis_transform(), clip_on=False, label="a cell is pruned")
+    axes.plot(
+        ends,
+        [0.97] * num_cells,
+        "v",
+        ms=5,
+        color="0.2",
+        transform=axes.get_xaxis_transform(),
+        clip_on=False,
+        label="a cell is pruned",
+    )
     axes.set_xlim(0, config.epochs)
     axes.xaxis.get_major_locator().set_params(integer=True)
 
@@ -130,7 +169,9 @@ def entropy_map(record: Record) -> Figure:
     num_cells, num_epochs = values.shape
     ends = pruning_epochs(Search.model_validate(record.config["search"]), num_cells)
     searching = np.arange(num_epochs) < np.array([[ends[cell]] for cell in range(num_cells)])
-    figure, axes = cells_over_epochs(np.where(searching, values, np.nan), "entropy of alpha / log M\n(0: decided)", vmax=1)
+    figure, axes = cells_over_epochs(
+        np.where(searching, values, np.nan), "entropy of alpha / log M\n(0: decided)", vmax=1
+    )
     axes.set_facecolor("0.85")
     for cell, end in ends.items():
         if end < num_epochs:
@@ -148,7 +189,14 @@ def cells_over_epochs(values: np.ndarray, label: str, **scale: float) -> tuple[F
     """
     num_cells, num_epochs = values.shape
     figure, axes = plt.subplots(figsize=(WIDTH, 1.4 + 0.2 * num_cells))
-    image = axes.imshow(values, aspect="auto", cmap="viridis", extent=(0, num_epochs, num_cells - 0.5, -0.5), interpolation="nearest", **scale)
+    image = axes.imshow(
+        values,
+        aspect="auto",
+        cmap="viridis",
+        extent=(0, num_epochs, num_cells - 0.5, -0.5),
+        interpolation="nearest",
+        **scale,
+    )
     axes.set(xlabel="epoch", ylabel="cell")
     axes.set_yticks(range(0, num_cells, max(num_cells // 10, 1)))
     axes.grid(False)
@@ -161,15 +209,29 @@ def operation_shares(record: Record) -> Figure:
     figure, (over_time, found) = plt.subplots(1, 2, figsize=(WIDTH, 3.1), width_ratios=(3, 2))
     epochs = [row["epoch"] + 1 for row in record.history]
     for i, name in enumerate(CANDIDATES):
-        over_time.plot(epochs, [100 * row["shares"][i] for row in record.history], color=OPERATION_COLOURS[name], ls=OPERATION_DASHES[name], label=name)
+        over_time.plot(
+            epochs,
+            [100 * row["shares"][i] for row in record.history],
+            color=OPERATION_COLOURS[name],
+            ls=OPERATION_DASHES[name],
+            label=name,
+        )
     over_time.axhline(100 / len(CANDIDATES), color="0.4", lw=0.8, zorder=1, label="all alike")
     over_time.set(xlabel="epoch", ylabel="mean probability (%)", xlim=(0, epochs[-1]))
     counts = record.result["operation_counts"]
-    found.barh(list(counts), list(counts.values()), color=[OPERATION_COLOURS[name] for name in counts], hatch=[OPERATION_HATCHES[name] for name in counts], edgecolor="white")
+    found.barh(
+        list(counts),
+        list(counts.values()),
+        color=[OPERATION_COLOURS[name] for name in counts],
+        hatch=[OPERATION_HATCHES[name] for name in counts],
+        edgecolor="white",
+    )
     found.invert_yaxis()
     found.set(xlabel="edges of the genotype")
     found.xaxis.get_major_locator().set_params(integer=True)
-    figure.legend(*over_time.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=SMALL, frameon=False)
+    figure.legend(
+        *over_time.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=SMALL, frameon=False
+    )
     return figure
 
 
@@ -177,12 +239,17 @@ def memory(record: Record) -> Figure:
     """Peak memory of search steps beside compact networks' training steps."""
     found, views = record.result["bytes"], record.result["views"]
     rows = {
-        "compact network, 8 edges a cell": found["compact, 8 edges"], "compact network, 14 edges a cell": found["compact, 14 edges"],
+        "compact network, 8 edges a cell": found["compact, 8 edges"],
+        "compact network, 14 edges a cell": found["compact, 14 edges"],
         "search: weight step": found["weight step"], "search: architecture step": found["architecture step"],
     }  # fmt: skip
     figure, axes = plt.subplots(figsize=(WIDTH, 1.9))
-    bars = axes.barh(list(rows), [value / 2**20 for value in rows.values()], color=[COLOURS[7], COLOURS[7], COLOURS[0], COLOURS[0]])
-    axes.bar_label(bars, [f"{value / found['compact, 14 edges']:.2f}x" for value in rows.values()], padding=3, fontsize=SMALL)
+    bars = axes.barh(
+        list(rows), [value / 2**20 for value in rows.values()], color=[COLOURS[7], COLOURS[7], COLOURS[0], COLOURS[0]]
+    )
+    axes.bar_label(
+        bars, [f"{value / found['compact, 14 edges']:.2f}x" for value in rows.values()], padding=3, fontsize=SMALL
+    )
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     axes.margins(x=0.14)

@@ -56,7 +56,10 @@ class Line:
         progress = done - self.done_before
         left = f", {duration((now - self.started) * (1 - done) / progress)} left" if progress > 0 else ""
         pruned = f", {p.pruned}/{p.cells} cells pruned" if p.cells else ""
-        text = f"epoch {p.epoch + 1}/{p.epochs} {p.phase}, loss {p.loss:.3f}, accuracy {100 * p.accuracy:.1f} %{pruned}{left}"
+        text = (
+            f"epoch {p.epoch + 1}/{p.epochs} {p.phase}, loss {p.loss:.3f}, accuracy {100 * p.accuracy:.1f} "
+            f"%{pruned}{left}"
+        )
         self.beat(text)
         if due:
             self.shown = now
@@ -92,7 +95,9 @@ class Line:
         else:
             from IPython.display import TextDisplayObject, display
 
-            shown = type("Text", (TextDisplayObject,), {"_repr_mimebundle_": lambda *a, **k: {"text/plain": text}})(text)
+            shown = type("Text", (TextDisplayObject,), {"_repr_mimebundle_": lambda *a, **k: {"text/plain": text}})(
+                text
+            )
             if self.handle is None:
                 self.handle = display(shown, display_id=True)
             else:

@@ -25,7 +25,9 @@ from sswp_lib.space import Genotype
 
 
 class Record(BaseModel):
-    """A finished run, as plain data. `provenance` says where, when and with what; the rest is the same wherever it is redone."""
+    """A finished run, as plain data. `provenance` says where, when and with what; the rest is the same wherever it is
+    redone.
+    """
 
     model_config = ConfigDict(frozen=True)
     name: str
@@ -43,7 +45,9 @@ class Record(BaseModel):
         """The genotype found, or trained."""
         plain = self.result.get("genotype") or self.source.get("genotype")
         if plain is None:
-            raise InputError(f"run {self.name} is a {self.kind} measurement without a genotype; give a search or a training")
+            raise InputError(
+                f"run {self.name} is a {self.kind} measurement without a genotype; give a search or a training"
+            )
         return Genotype.model_validate(plain)
 
     def weights(self) -> dict[str, Tensor]:
@@ -53,7 +57,9 @@ class Record(BaseModel):
 
 @dataclass(frozen=True)
 class Done:
-    """A finished run of a comparison: its labels, such as {"arm": "SSL+FPP", "what": "scratch", "seed": 0}, and its record."""
+    """A finished run of a comparison: its labels, such as {"arm": "SSL+FPP", "what": "scratch", "seed": 0}, and its
+    record.
+    """
 
     labels: dict[str, Any]
     record: Record
@@ -94,9 +100,18 @@ def find(name: str) -> Record:
 def environment(device: str) -> dict[str, Any]:
     """Return versions, device, machine and git commit: what a record says of where it was made."""
     packages = {name: version(name) for name in ("torch", "torchvision", "kornia", "numpy")}
-    hardware = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    hardware = (
+        torch.cuda.get_device_name(device)
+        if device.startswith("cuda")
+        else f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    )
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=home(), capture_output=True, text=True, timeout=10).stdout.strip() or None
+        commit = (
+            subprocess.run(
+                ["git", "rev-parse", "HEAD"], cwd=home(), capture_output=True, text=True, timeout=10
+            ).stdout.strip()
+            or None
+        )
     except OSError:
         commit = None
     return {

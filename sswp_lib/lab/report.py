@@ -1,6 +1,8 @@
-"""The report of a preset: one HTML file with every claim, table and figure of its executed notebooks, and what they cost.
+"""The report of a preset: one HTML file with every claim, table and figure of its executed notebooks, and what they
+cost.
 
-It needs nothing beside itself: figures are embedded, there is no script, and nothing is fetched. What is missing or cannot be read is
+It needs nothing beside itself: figures are embedded, there is no script, and nothing is fetched. What is missing or
+cannot be read is
 said in it.
 """
 
@@ -25,7 +27,18 @@ from sswp_lib.lab.tables import figures_folder
 
 SMALL = ("smoke", "quick")  # presets whose numbers are not the paper's
 MARKS = {"seen": "✓", "contradicted": "✗", "undecided": "?"}
-LEDGER = ("claim", "verdict", "mean", "low", "high", "n", "paper", "section", "measure", "preset")  # what matters most at the left: pages may be narrow
+LEDGER = (
+    "claim",
+    "verdict",
+    "mean",
+    "low",
+    "high",
+    "n",
+    "paper",
+    "section",
+    "measure",
+    "preset",
+)  # what matters most at the left: pages may be narrow
 KINDS = {"search": "searches", "train": "trainings", "memory": "measurements of memory"}
 RESOLUTION = 200  # pixels an inch of a figure that does not say
 
@@ -43,12 +56,15 @@ def build(preset: str) -> Path:
     """
     own = load_config(preset).data.name
     if not executed(preset):
-        raise InputError(f"no notebook has been executed at preset {preset!r}; start with: sswp reproduce --preset {preset}")
+        raise InputError(
+            f"no notebook has been executed at preset {preset!r}; start with: sswp reproduce --preset {preset}"
+        )
     found, broken = finished_runs()
     newest = max(found, key=lambda r: str(r.provenance.get("finished", "")), default=None)
     sections = [section(stem, preset, own) for stem in _stems(preset)]
     content = {
-        "preset": preset, "small": preset in SMALL, "data": sorted({s["data"] for s in sections if s["data"]}), "newest": newest.provenance if newest else {},
+        "preset": preset, "small": preset in SMALL, "data": sorted({s["data"] for s in sections if s["data"]}),
+        "newest": newest.provenance if newest else {},
         "ledger": ledger(preset), "sections": sections, "marks": MARKS, "cost": cost(found), "broken": broken,
     }  # fmt: skip
     path = figures_folder(preset) / "index.html"
@@ -57,7 +73,13 @@ def build(preset: str) -> Path:
 
 
 def _template():
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters |= {"shown": shown, "is_number": is_number}
     return environment.get_template("report.html")
 
@@ -74,17 +96,27 @@ def _number(stem: str) -> str:
 
 
 def section(stem: str, preset: str, own_data: str) -> dict[str, Any]:
-    """Return what the report shows of a notebook: title, how it was executed, tables, figures and what could not be read."""
+    """Return what the report shows of a notebook: title, how it was executed, tables, figures and what could not be
+    read.
+    """
     folder, number = figures_folder(preset), _number(stem)
     done, source = read_notebook(folder / f"{stem}.ipynb"), read_notebook(home() / "notebooks" / f"{stem}.ipynb")
     how, notes = done.get("metadata", {}).get("papermill", {}), []
-    tables = [table(path, notes) for path in sorted(folder.glob(f"{number}_*.csv")) if not path.stem.endswith(("_claims", "_runs"))]
-    pictures = [figure(path, notes) for path in in_order(sorted(folder.glob(f"{number}_*.png")), _text(source, "code") or _text(done, "code"))]
+    tables = [
+        table(path, notes)
+        for path in sorted(folder.glob(f"{number}_*.csv"))
+        if not path.stem.endswith(("_claims", "_runs"))
+    ]
+    pictures = [
+        figure(path, notes)
+        for path in in_order(sorted(folder.glob(f"{number}_*.png")), _text(source, "code") or _text(done, "code"))
+    ]
     return {
         "number": number, "title": heading(done) or heading(source) or stem, "problem": problem(done), "notes": notes,
         "data": (how.get("parameters", {}).get("data") or own_data) if done else None,
         "settings": how.get("parameters", {}).get("settings") or [],
-        "when": (how.get("end_time") or "")[:16].replace("T", " "), "took": duration(how["duration"]) if how.get("duration") else None,
+        "when": (how.get("end_time") or "")[:16].replace("T", " "),
+        "took": duration(how["duration"]) if how.get("duration") else None,
         "tables": [t for t in tables if t], "figures": [f for f in pictures if f],
     }  # fmt: skip
 
@@ -114,7 +146,12 @@ def _plain(line: str) -> str:
 
 def last_error(notebook: dict[str, Any]) -> str | None:
     """Return the last error of an executed notebook in one line: its name and the first line of what it says."""
-    outputs = [output for cell in notebook.get("cells", []) for output in cell.get("outputs", []) if output.get("output_type") == "error"]
+    outputs = [
+        output
+        for cell in notebook.get("cells", [])
+        for output in cell.get("outputs", [])
+        if output.get("output_type") == "error"
+    ]
     if not outputs:
         return None
     said = (outputs[-1]["evalue"].strip().splitlines() or [""])[0][:200]
@@ -129,7 +166,11 @@ def problem(done: dict[str, Any]) -> str | None:
     if error:
         return f"This notebook failed: {error}. What stands here is what it left until then, or from earlier."
     how = done.get("metadata", {}).get("papermill")
-    return "This notebook was stopped before its end. What stands here is what it left until then, or from earlier." if how and not how.get("end_time") else None
+    return (
+        "This notebook was stopped before its end. What stands here is what it left until then, or from earlier."
+        if how and not how.get("end_time")
+        else None
+    )
 
 
 def in_order(paths: list[Path], source: str) -> list[Path]:
@@ -150,7 +191,15 @@ def table(path: Path, notes: list[str]) -> dict[str, Any] | None:
     """Return a table with its caption: the first line of the Markdown file of the same name, else the name."""
     found, beside = _read_csv(path, notes), path.with_suffix(".md")
     lines = beside.read_text(errors="replace").strip().splitlines() if beside.is_file() else []
-    return None if found is None else {"caption": _plain(lines[0]) if lines else _name(path), "columns": list(found.columns), "rows": found.to_numpy().tolist()}
+    return (
+        None
+        if found is None
+        else {
+            "caption": _plain(lines[0]) if lines else _name(path),
+            "columns": list(found.columns),
+            "rows": found.to_numpy().tolist(),
+        }
+    )
 
 
 def _name(path: Path) -> str:
@@ -162,12 +211,22 @@ def figure(path: Path, notes: list[str]) -> dict[str, Any] | None:
     try:
         with Image.open(path) as image:
             image.load()  # or a cut file would pass
-            caption, width, dpi = image.info.get("Description", "").strip(), image.width, image.info.get("dpi", (RESOLUTION,))[0]
+            caption, width, dpi = (
+                image.info.get("Description", "").strip(),
+                image.width,
+                image.info.get("dpi", (RESOLUTION,))[0],
+            )
         content = path.read_bytes()
     except (OSError, SyntaxError, ValueError) as error:
         notes.append(f"{path.name} cannot be read ({files.reason(error)}); left out.".replace(str(path), path.name))
         return None
-    return {"name": path.stem, "caption": caption, "alt": caption or _name(path), "width": round(96 * width / (dpi or RESOLUTION)), "content": b64encode(content).decode()}
+    return {
+        "name": path.stem,
+        "caption": caption,
+        "alt": caption or _name(path),
+        "width": round(96 * width / (dpi or RESOLUTION)),
+        "content": b64encode(content).decode(),
+    }
 
 
 def ledger(preset: str) -> dict[str, Any]:
@@ -179,7 +238,13 @@ def ledger(preset: str) -> dict[str, Any]:
         return {"columns": [], "rows": [], "counts": {}, "notes": notes}
     claims = pd.concat(whole, ignore_index=True).fillna("")
     columns = [c for c in LEDGER if c in claims] + [c for c in claims if c not in (*LEDGER, "number")]
-    absent = [f"{path.name} has no column {name!r}." for path, part in parts.items() if part is not None for name in LEDGER if name not in part]
+    absent = [
+        f"{path.name} has no column {name!r}."
+        for path, part in parts.items()
+        if part is not None
+        for name in LEDGER
+        if name not in part
+    ]
     counts = dict.fromkeys(MARKS, 0) | Counter(claims.get("verdict", []))
     return {"columns": columns, "rows": claims.to_dict("records"), "counts": counts, "notes": notes + absent}
 
@@ -197,12 +262,25 @@ def finished_runs() -> tuple[list[Record], list[str]]:
 
 def cost(found: list[Record]) -> list[dict[str, Any]]:
     """Return for each kind of run, and for all, how many there are and the hours that their devices were at them."""
-    kinds = [kind for kind in KINDS if any(r.kind == kind for r in found)] + sorted({r.kind for r in found} - set(KINDS))
+    kinds = [kind for kind in KINDS if any(r.kind == kind for r in found)] + sorted(
+        {r.kind for r in found} - set(KINDS)
+    )
     rows = []
-    for name, part in [*((KINDS.get(kind, kind), [r for r in found if r.kind == kind]) for kind in kinds), ("all", found)]:
+    for name, part in [
+        *((KINDS.get(kind, kind), [r for r in found if r.kind == kind]) for kind in kinds),
+        ("all", found),
+    ]:
         seconds = sum(float(r.provenance.get("seconds", 0)) for r in part)
         devices = sorted({str(r.provenance.get("device", "unknown")) for r in part})
-        rows.append({"kind": name, "runs": len(part), "hours": f"{seconds / 3600:.2f}", "time": duration(seconds), "devices": ", ".join(devices)})
+        rows.append(
+            {
+                "kind": name,
+                "runs": len(part),
+                "hours": f"{seconds / 3600:.2f}",
+                "time": duration(seconds),
+                "devices": ", ".join(devices),
+            }
+        )
     return rows if found else []
 
 

@@ -1,6 +1,7 @@
 """What the papers report: Li et al. 2022 (SSWP-NAS), Kaplan and Giryes 2020 (SSNAS), Peng et al. 2021 (Pi-NAS).
 
-The numbers lie in reported.json, table by table, with captions and notes; figures that were published as pictures only have
+The numbers lie in reported.json, table by table, with captions and notes; figures that were published as pictures only
+have
 findings in words. Errors are in percent unless a caption says accuracy.
 """
 
@@ -28,7 +29,10 @@ def entry(table: str, paper: str = "sswp_nas") -> dict[str, Any]:
         raise InputError(f"no paper {paper!r}{suggest(paper, papers())}")
     tables = papers()[paper]
     if table not in tables or not isinstance(tables[table], dict):
-        raise InputError(f"{paper} has no table {table!r}{suggest(table, [name for name, value in tables.items() if isinstance(value, dict)])}")
+        raise InputError(
+            f"{paper} has no table "
+            f"{table!r}{suggest(table, [name for name, value in tables.items() if isinstance(value, dict)])}"
+        )
     return tables[table]
 
 

@@ -1,6 +1,8 @@
-"""Runs the notebooks by papermill, each in a process of its own, and leaves them with their figures and a report in figures/<preset>/.
+"""Runs the notebooks by papermill, each in a process of its own, and leaves them with their figures and a report in
+figures/<preset>/.
 
-Some run at once, the longest first. One that fails or hangs does not keep the others from running: a process whose heartbeat file
+Some run at once, the longest first. One that fails or hangs does not keep the others from running: a process whose
+heartbeat file
 (see `progress.Line`) and executed notebook no longer change is stopped, with its kernel.
 """
 
@@ -41,7 +43,9 @@ def notebooks() -> list[Path]:
 
 
 def chosen(only: list[str] | None = None, start: str | None = None) -> list[Path]:
-    """Return the notebooks whose names begin with one of `only`, all if there is none; from the one that begins with `start` on."""
+    """Return the notebooks whose names begin with one of `only`, all if there is none; from the one that begins with
+    `start` on.
+    """
     everything = notebooks()
     if not everything:
         raise InputError(f"no notebooks in {str(home() / 'notebooks')!r}; run the command in the project's folder")
@@ -52,7 +56,10 @@ def chosen(only: list[str] | None = None, start: str | None = None) -> list[Path
     first = min((name for name in names if name.startswith(start)), default="") if start else ""
     found = [path for path in everything if path.stem >= first and (not only or path.stem.startswith(tuple(only)))]
     if not found:
-        raise InputError(f"none of the notebooks {', '.join(only or [])} stands at or after {start!r}; give --only or --from, not both")
+        raise InputError(
+            f"none of the notebooks {', '.join(only or [])} stands at or after {start!r}; give --only or "
+            "--from, not both"
+        )
     return found
 
 
@@ -71,7 +78,9 @@ def reproduce(
     paths = chosen(only, start)
     with torch_threads(threads(jobs or default_jobs())):  # steps are measured as they will run
         seconds = remaining(paths, preset, data, seeds)
-    jobs = min(jobs or default_jobs() + (not any(seconds.values())), len(paths))  # with nothing to compute, starts wait for files and each other
+    jobs = min(
+        jobs or default_jobs() + (not any(seconds.values())), len(paths)
+    )  # with nothing to compute, starts wait for files and each other
     print(f"about {duration(expected(seconds, jobs))} on {jobs} process{'es' if jobs > 1 else ''}", flush=True)
     order = sorted(paths, key=lambda path: -seconds.get(path.stem, 0.0))
     failed = run(order, preset, parameters(preset, data, seeds), jobs, 60 * hang_after)
@@ -109,7 +118,9 @@ def threads(jobs: int) -> int:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Let torch use `count` threads in the block: the same bits on the CPU need the same number, so the caller's own is put back."""
+    """Let torch use `count` threads in the block: the same bits on the CPU need the same number, so the caller's own is
+    put back.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -124,7 +135,9 @@ def remaining(paths: list[Path], preset: str, data: str | None, seeds: int | Non
 
 
 def expected(seconds: dict[str, float], jobs: int) -> float:
-    """Return the seconds that notebooks will take: those of the longest, or those of all, shared by `jobs` processes."""
+    """Return the seconds that notebooks will take: those of the longest, or those of all, shared by `jobs`
+    processes.
+    """
     return max(*seconds.values(), sum(seconds.values()) / jobs, 0.0) + OVERHEAD * len(seconds) / jobs
 
 
@@ -137,11 +150,14 @@ class Execution:
     heartbeat: Path
     process: subprocess.Popen
     started: float
-    changed: float  # when heartbeat or executed notebook was last seen to have changed; by the clock that `started` is read from
+    # when heartbeat or executed notebook was last seen to have changed; by the clock that `started` is read from
+    changed: float
     signs: tuple[int, ...] = ()
 
     def silence(self) -> float:
-        """Return the seconds without a sign of life. Files' own times are only compared with each other: clocks may be set, machines sleep."""
+        """Return the seconds without a sign of life. Files' own times are only compared with each other: clocks may be
+        set, machines sleep.
+        """
         now, signs = time.monotonic(), tuple(_modified(path) for path in (self.heartbeat, self.target))
         if signs != self.signs:
             self.signs, self.changed = signs, now
@@ -151,7 +167,9 @@ class Execution:
         """Return why the notebook failed, in one line: its last error, else the last line that papermill wrote."""
         lines = log_of(self.name).read_text(errors="replace").split("\n")
         said = [line.strip() for line in lines if line.strip()]
-        return report.last_error(report.read_notebook(self.target)) or (said[-1][:200] if said else f"exit status {self.process.returncode}")
+        return report.last_error(report.read_notebook(self.target)) or (
+            said[-1][:200] if said else f"exit status {self.process.returncode}"
+        )
 
     def line(self, width: int) -> str:
         """Return name, time so far and the heartbeat's text, in at most `width` characters."""
@@ -177,7 +195,15 @@ def log_of(name: str) -> Path:
 def command(source: Path, target: Path, given: dict[str, str]) -> list[str]:
     """Return the words that execute a notebook; with relative paths, which the executed notebook keeps."""
     options = [word for name, value in given.items() for word in ("-p", name, value)]
-    return [sys.executable, "-m", "papermill", str(source.relative_to(home())), str(target.relative_to(home())), *options, "--no-progress-bar"]
+    return [
+        sys.executable,
+        "-m",
+        "papermill",
+        str(source.relative_to(home())),
+        str(target.relative_to(home())),
+        *options,
+        "--no-progress-bar",
+    ]
 
 
 def execute(source: Path, target: Path, given: dict[str, str], heartbeat: Path, threads: int) -> Execution:
@@ -188,14 +214,16 @@ def execute(source: Path, target: Path, given: dict[str, str], heartbeat: Path, 
     files.write(log, b"", durable=False)
     with open(log, "ab") as output:
         process = subprocess.Popen(
-            command(source, target, given), cwd=home(), env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            command(source, target, given), cwd=home(), env=environment, stdin=subprocess.DEVNULL, stdout=output,
+            stderr=output, start_new_session=True,
         )  # fmt: skip
     now = time.monotonic()
     return Execution(source.stem, target, heartbeat, process, now, now)
 
 
 def run(order: list[Path], preset: str, given: dict[str, str], jobs: int, hang_after: float) -> dict[str, str]:
-    """Execute notebooks, `jobs` at once; returns {name: why} of those that failed. However it ends, no process is left behind.
+    """Execute notebooks, `jobs` at once; returns {name: why} of those that failed. However it ends, no process is left
+    behind.
 
     Args:
         hang_after: seconds.
@@ -207,7 +235,15 @@ def run(order: list[Path], preset: str, given: dict[str, str], jobs: int, hang_a
                 while waiting and len(running) < jobs:
                     source = waiting.pop(0)
                     say(f"{source.stem}: started (preset {preset})")
-                    running.append(execute(source, figures_folder(preset) / source.name, given, Path(beats) / source.stem, threads(jobs)))
+                    running.append(
+                        execute(
+                            source,
+                            figures_folder(preset) / source.name,
+                            given,
+                            Path(beats) / source.stem,
+                            threads(jobs),
+                        )
+                    )
                 time.sleep(POLL)
                 for execution in list(running):
                     if ended(execution, hang_after, failed):
@@ -228,12 +264,17 @@ def ended(execution: Execution, hang_after: float, failed: dict[str, str]) -> bo
         failed[name] = f"stopped: no sign of life for {hang_after / 60:g} minutes"
     elif status != 0:
         failed[name] = execution.failure()
-    say(f"{name}: {f'FAILED ({failed[name]})' if name in failed else 'done'} in {duration(time.monotonic() - execution.started)}")
+    say(
+        f"{name}: {f'FAILED ({failed[name]})' if name in failed else 'done'} in "
+        f"{duration(time.monotonic() - execution.started)}"
+    )
     return True
 
 
 def end(executions: list[Execution]) -> None:
-    """End processes with all that they started. A kernel has a session of its own: a signal to its parent's group does not reach it."""
+    """End processes with all that they started. A kernel has a session of its own: a signal to its parent's group does
+    not reach it.
+    """
     family = []
     for execution in executions:
         with suppress(psutil.NoSuchProcess):
@@ -257,7 +298,11 @@ def _signal(family: list[psutil.Process], send: Callable[[psutil.Process], None]
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
     """Let a closed terminal and `kill` end what runs, as Ctrl-C does; a signal that is ignored (`nohup`) stays so."""
-    signals = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) is signal.SIG_DFL] if threading.current_thread() is threading.main_thread() else []
+    signals = (
+        [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) is signal.SIG_DFL]
+        if threading.current_thread() is threading.main_thread()
+        else []
+    )
     try:
         for number in signals:
             signal.signal(number, signal.default_int_handler)
@@ -278,4 +323,9 @@ def show(running: list[Execution]) -> None:
     """Show in a terminal what runs, in one line that is rewritten in place; in a log nothing."""
     if running and sys.stderr.isatty():
         width = (shutil.get_terminal_size().columns - 1) // len(running) - 2
-        print(f"\r\x1b[2K{'  '.join(e.line(width) for e in sorted(running, key=lambda e: e.name))}", end="", file=sys.stderr, flush=True)
+        print(
+            f"\r\x1b[2K{'  '.join(e.line(width) for e in sorted(running, key=lambda e: e.name))}",
+            end="",
+            file=sys.stderr,
+            flush=True,
+        )

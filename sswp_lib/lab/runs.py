@@ -1,8 +1,10 @@
 """A run is named by its configuration; cached, locked, resumable, recorded.
 
 `search(config)` returns the finished record if it exists, takes the run up if it was interrupted, else does it; so
-notebooks need no order and share what they ask for. A name is the kind and a digest of what changes the result: not the device,
-not the number of threads, not where a folder of images lies. On one machine's CPU an interrupted run ends with the bits of an
+notebooks need no order and share what they ask for. A name is the kind and a digest of what changes the result: not the
+device,
+not the number of threads, not where a folder of images lies. On one machine's CPU an interrupted run ends with the bits
+of an
 uninterrupted one: everything in its record but `provenance`, and its weights.
 """
 
@@ -34,7 +36,19 @@ FORMAT = 1  # of records; part of every name
 CHECKPOINT_SECONDS = 60.0  # between checkpoints within an epoch; each epoch's end has one anyway
 EPOCH_SECONDS = 1.0  # epochs shorter than this share one
 
-__all__ = ["Record", "default_device", "everything", "find", "finished", "memory", "pretraining", "root", "search", "started_from", "train"]
+__all__ = [
+    "Record",
+    "default_device",
+    "everything",
+    "find",
+    "finished",
+    "memory",
+    "pretraining",
+    "root",
+    "search",
+    "started_from",
+    "train",
+]
 
 
 def default_device() -> str:
@@ -44,11 +58,19 @@ def default_device() -> str:
 def search(config: Config, device: str | None = None, quiet: bool = False, tensorboard: bool = False) -> Record:
     """Return the record of a search, doing or finishing it where needed."""
     device = device or default_device()
-    return _run("search", _identity(config, "search"), {}, lambda: Search(config, load(config.data, device), device), quiet, tensorboard)
+    return _run(
+        "search",
+        _identity(config, "search"),
+        {},
+        lambda: Search(config, load(config.data, device), device),
+        quiet,
+        tensorboard,
+    )
 
 
 def train(
-    config: Config, source: Record | Genotype, weights: Path | None = None, device: str | None = None, quiet: bool = False, tensorboard: bool = False,
+    config: Config, source: Record | Genotype, weights: Path | None = None, device: str | None = None,
+    quiet: bool = False, tensorboard: bool = False,
 ) -> Record:  # fmt: skip
     """Return the record of a training.
 
@@ -58,10 +80,14 @@ def train(
         source: a search's record or a genotype.
 
     Raises:
-        InputError: `weights` given where they would not be used; or whatever is wrong with them, the data or the settings.
+        InputError: `weights` given where they would not be used; or whatever is wrong with them, the data or the
+            settings.
     """
     if weights is not None and config.train.init != "concomitant":
-        raise InputError(f"weights {str(weights)!r} are given, but init is {config.train.init!r}, which does not use them; expected init='concomitant'")
+        raise InputError(
+            f"weights {str(weights)!r} are given, but init is {config.train.init!r}, which does not use them; "
+            "expected init='concomitant'"
+        )
     device = device or default_device()
     genotype = source.genotype if isinstance(source, Record) else source
     start, state, new = None, None, []
@@ -70,7 +96,9 @@ def train(
         new = start.result.get("new_operations", []) if start else []
     else:
         state = files.read_weights(weights)
-    given = _source(genotype, start.name if start is not None else state and files.checksum(files.weights_bytes(state))[:12])
+    given = _source(
+        genotype, start.name if start is not None else state and files.checksum(files.weights_bytes(state))[:12]
+    )
 
     def make() -> Training:
         loaded = start.weights() if start is not None else state
@@ -80,9 +108,15 @@ def train(
 
 
 def started_from(config: Config, init: str, device: str | None = None) -> Record:
-    """Return the run whose weights a fine-tuning with that `init` starts from: the search, or the pre-training of what it found."""
+    """Return the run whose weights a fine-tuning with that `init` starts from: the search, or the pre-training of what
+    it found.
+    """
     found = search(config, device)
-    return found if init == "concomitant" else train(pretraining(config, found.seed), found.genotype, device=device, quiet=True)
+    return (
+        found
+        if init == "concomitant"
+        else train(pretraining(config, found.seed), found.genotype, device=device, quiet=True)
+    )
 
 
 def finished(config: Config, source: Record | Genotype | None = None) -> Record | None:
@@ -96,15 +130,22 @@ def finished(config: Config, source: Record | Genotype | None = None) -> Record 
     return _finished(root() / _name("train", _identity(config, "train"), given))
 
 
-def _start(config: Config, source: Record | Genotype, pretrained: Callable[[Config, Genotype], Record | None]) -> Record | None:
-    """Return the run whose weights a training starts from: none, the search `source`, or what `pretrained` returns for its pre-training."""
+def _start(
+    config: Config, source: Record | Genotype, pretrained: Callable[[Config, Genotype], Record | None]
+) -> Record | None:
+    """Return the run whose weights a training starts from: none, the search `source`, or what `pretrained` returns for
+    its pre-training.
+    """
     if config.train.init == "simclr":
         genotype = source.genotype if isinstance(source, Record) else source
         return pretrained(pretraining(config, _seed(config, source)), genotype)
     if config.train.init == "random":
         return None
     if not isinstance(source, Record) or source.kind != "search":
-        raise InputError("init is 'concomitant' but the source is a genotype without weights; give a search run, or a weights file with --weights")
+        raise InputError(
+            "init is 'concomitant' but the source is a genotype without weights; give a search run, or a "
+            "weights file with --weights"
+        )
     return source
 
 
@@ -114,32 +155,46 @@ def _source(genotype: Genotype, weights: str | None) -> dict[str, Any]:
 
 
 def pretraining(config: Config, seed: int) -> Config:
-    """Return the configuration of the two-stage baseline: SimCLR with the search's epochs, batch and learning rate (paper, section 4.4)."""
+    """Return the configuration of the two-stage baseline: SimCLR with the search's epochs, batch and learning rate
+    (paper, section 4.4).
+    """
     s = config.search
     changes = {
-        "init": "random", "objective": "simclr", "freeze": "none", "labels": 1.0, "labels_per_class": None, "validation": 0.0, "epochs": s.epochs,
-        "batch_size": s.batch_size, "lr": s.lr, "min_lr": s.min_lr, "schedule": s.schedule, "weight_decay": s.weight_decay, "momentum": s.momentum,
+        "init": "random", "objective": "simclr", "freeze": "none", "labels": 1.0, "labels_per_class": None,
+        "validation": 0.0, "epochs": s.epochs,
+        "batch_size": s.batch_size, "lr": s.lr, "min_lr": s.min_lr, "schedule": s.schedule,
+        "weight_decay": s.weight_decay, "momentum": s.momentum,
         "temperature": s.temperature, "drop_path": 0.0, "auxiliary": 0.0, "calibrate": True, "evaluate_every": 0,
     }  # fmt: skip
     return config.changed(**{f"train.{name}": value for name, value in changes.items()}, seed=seed)
 
 
 def _seed(config: Config, source: Record | Genotype) -> int:
-    """Return the seed of a pre-training: what a search found has one, so that the fine-tunings from it differ in seed as those from the search's own weights do."""
+    """Return the seed of a pre-training: what a search found has one, so that the fine-tunings from it differ in seed
+    as those from the search's own weights do.
+    """
     return source.seed if isinstance(source, Record) else config.seed
 
 
 def memory(config: Config, batch_size: int = 16, device: str | None = None, quiet: bool = False) -> Record:
     """Return the record of a measurement: peak memory of search steps beside those of compact networks."""
     device = device or default_device()
-    plain = {"data": {"image_size": config.data.image_size}, "model": config.part("model")["model"], "batch_size": batch_size, "seed": config.seed, "device": device}
+    plain = {
+        "data": {"image_size": config.data.image_size},
+        "model": config.part("model")["model"],
+        "batch_size": batch_size,
+        "seed": config.seed,
+        "device": device,
+    }
     folder, line = root() / _name("memory", plain, {}), Line("memory", quiet)
     with _locked(folder, line):
         found = _finished(folder)
         if found is None:
             started = time.monotonic()
             result = step_memory(config, batch_size, device)
-            found = _write_record(folder, "memory", plain, {}, [], result, None, device, {"seconds": time.monotonic() - started})
+            found = _write_record(
+                folder, "memory", plain, {}, [], result, None, device, {"seconds": time.monotonic() - started}
+            )
         return found
 
 
@@ -159,7 +214,9 @@ def _name(kind: str, plain: dict[str, Any], source: dict[str, Any]) -> str:
     return f"{kind}-{digest({'format': FORMAT, 'config': plain, 'source': source})}"
 
 
-def _run(kind: str, plain: dict[str, Any], source: dict[str, Any], make: Callable[[], Loop], quiet: bool, tensorboard: bool) -> Record:
+def _run(
+    kind: str, plain: dict[str, Any], source: dict[str, Any], make: Callable[[], Loop], quiet: bool, tensorboard: bool
+) -> Record:
     folder = root() / _name(kind, plain, source)
     line = Line(folder.name, quiet)
     found = _finished(folder)
@@ -170,7 +227,9 @@ def _run(kind: str, plain: dict[str, Any], source: dict[str, Any], make: Callabl
         try:
             return found or _carry_out(folder, kind, plain, source, make(), line, tensorboard)
         except torch.OutOfMemoryError:
-            raise RunError(f"{folder.name} ran out of the device's memory; lower {kind}.batch_size, or choose another --device") from None
+            raise RunError(
+                f"{folder.name} ran out of the device's memory; lower {kind}.batch_size, or choose another --device"
+            ) from None
 
 
 @contextmanager
@@ -188,7 +247,10 @@ def _locked(folder: Path, line: Line) -> Iterator[None]:
                 with suppress(Timeout):
                     lock.acquire(timeout=1.0)
     except OSError as error:
-        raise InputError(f"cannot keep runs in {str(folder.parent)!r}: {error.strerror}; set SSWP_RUNS to a folder that can be written") from None
+        raise InputError(
+            f"cannot keep runs in {str(folder.parent)!r}: {error.strerror}; set SSWP_RUNS to a folder that "
+            "can be written"
+        ) from None
     try:
         yield
     finally:
@@ -200,7 +262,9 @@ def _finished(folder: Path) -> Record | None:
     return records.read(path) if path.is_file() else None
 
 
-def _carry_out(folder: Path, kind: str, plain: dict[str, Any], source: dict[str, Any], loop: Loop, line: Line, tensorboard: bool) -> Record:
+def _carry_out(
+    folder: Path, kind: str, plain: dict[str, Any], source: dict[str, Any], loop: Loop, line: Line, tensorboard: bool
+) -> Record:
     checkpoints, history = folder / "checkpoints", folder / "history.jsonl"
     spent, resumed = 0.0, 0
     files.clear_partial(folder)
@@ -231,7 +295,9 @@ def _carry_out(folder: Path, kind: str, plain: dict[str, Any], source: dict[str,
         files.write(folder / "genotype.json", (Genotype.model_validate(result["genotype"]).to_json() + "\n").encode())
     seconds = spent + time.monotonic() - started
     times = {"seconds": seconds, "resumed": resumed}
-    record = _write_record(folder, kind, plain, source, loop.history, result, files.checksum(content), str(loop.device), times)
+    record = _write_record(
+        folder, kind, plain, source, loop.history, result, files.checksum(content), str(loop.device), times
+    )
     for path in files.checkpoints(checkpoints):
         path.unlink()
     line.close(f"done in {duration(seconds)}{_summary(record)}")
@@ -241,13 +307,21 @@ def _carry_out(folder: Path, kind: str, plain: dict[str, Any], source: dict[str,
 def _summary(record: Record) -> str:
     result = record.result
     if record.kind == "search":
-        return f", loss {record.history[-1]['loss']:.3f}, {result['parameters'] / 1e6:.3f} M parameters, {100 * result['skip_share']:.0f} % skips"
-    return f", test accuracy {result['test']['top1']:.2f} %" if "test" in result else f", loss {record.history[-1]['loss']:.3f}"
+        return (
+            f", loss {record.history[-1]['loss']:.3f}, {result['parameters'] / 1e6:.3f} M parameters, "
+            f"{100 * result['skip_share']:.0f} % skips"
+        )
+    return (
+        f", test accuracy {result['test']['top1']:.2f} %"
+        if "test" in result
+        else f", loss {record.history[-1]['loss']:.3f}"
+    )
 
 
 def _write_record(folder, kind, plain, source, history, result, weights, device, times) -> Record:
     record = Record(
-        name=folder.name, kind=kind, config=plain, seed=plain["seed"], source=source, history=history, result=result, weights_sha256=weights,
+        name=folder.name, kind=kind, config=plain, seed=plain["seed"], source=source, history=history, result=result,
+        weights_sha256=weights,
         provenance=times | environment(device),
     )  # fmt: skip
     files.write_json(folder / "record.json", record.model_dump(mode="json"))

@@ -1,7 +1,10 @@
-"""What the notebooks compare: each comparison as the list of runs that it needs, so that they can be shared, counted and timed.
+"""What the notebooks compare: each comparison as the list of runs that it needs, so that they can be shared, counted
+and timed.
 
-Paper: section 4 and appendix B. A comparison's searches and trainings differ from the study's configuration only in what their
-labels say. Every architecture is judged as the paper does, by training it from scratch, and beside that by fine-tuning it from
+Paper: section 4 and appendix B. A comparison's searches and trainings differ from the study's configuration only in
+what their
+labels say. Every architecture is judged as the paper does, by training it from scratch, and beside that by fine-tuning
+it from
 its concomitant weights; both on the same labels, by the same recipe, paired by seed.
 """
 
@@ -30,12 +33,19 @@ STARTS = tuple(INITS)
 FRACTIONS = (0.1, 0.3, 0.5, 0.7, 0.9)  # Figure 5
 LEARNING_RATES = (0.01, 0.025, 0.1, 0.2, 0.5)  # Table 4a
 FEW_LABEL_RATES = (0.01, 0.03, 0.1)  # ours
-PUBLISHED = {"DARTS_V1": "DARTS (1st order)", "DARTS_V2": "DARTS (2nd order)", "PDARTS": "P-DARTS", "PC_DARTS_CIFAR": "PC-DARTS"}  # name here: row of Table 1
+PUBLISHED = {
+    "DARTS_V1": "DARTS (1st order)",
+    "DARTS_V2": "DARTS (2nd order)",
+    "PDARTS": "P-DARTS",
+    "PC_DARTS_CIFAR": "PC-DARTS",
+}  # name here: row of Table 1
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run that a comparison needs. `source` is None for a search, else what is trained: a search's configuration or a genotype."""
+    """A run that a comparison needs. `source` is None for a search, else what is trained: a search's configuration or a
+    genotype.
+    """
 
     labels: Settings
     config: Config
@@ -56,37 +66,75 @@ def carry_out(jobs: Iterable[Job], device: str | None = None) -> list[Done]:
     return done
 
 
-def few_labels(config: Config, seeds: int, rates: Sequence[float] = FEW_LABEL_RATES, inits: Sequence[str] = ("random", "concomitant")) -> list[Job]:
+def few_labels(
+    config: Config,
+    seeds: int,
+    rates: Sequence[float] = FEW_LABEL_RATES,
+    inits: Sequence[str] = ("random", "concomitant"),
+) -> list[Job]:
     """Section 4.4: fine-tune what one search found, by initialisation, learning rate and seed."""
     every = [(init, lr, seed) for init in inits for lr in rates for seed in range(seeds)]
-    return [Job({"init": i, "lr": lr, "seed": s}, config.changed(**{"train.init": i, "train.lr": lr, "seed": s}), config) for i, lr, s in every]
+    return [
+        Job({"init": i, "lr": lr, "seed": s}, config.changed(**{"train.init": i, "train.lr": lr, "seed": s}), config)
+        for i, lr, s in every
+    ]
 
 
 def labelled(config: Config, study: Config, fraction: float, init: str, lr: float, seed: int) -> Job:
     """Fine-tune what the search `config` found on a fraction of the labels, by the study's recipe."""
-    training = {name: getattr(study.train, name) for name in ("epochs", "batch_size", "cutout", "shift", "drop_path", "auxiliary")}
-    changes = {f"train.{name}": value for name, value in {**training, "labels": fraction, "labels_per_class": None, "init": init, "lr": lr}.items()}
-    return Job({"init": init, "fraction": fraction, "lr": lr, "seed": seed}, config.changed(**changes, seed=seed), config)
+    training = {
+        name: getattr(study.train, name)
+        for name in ("epochs", "batch_size", "cutout", "shift", "drop_path", "auxiliary")
+    }
+    changes = {
+        f"train.{name}": value
+        for name, value in {**training, "labels": fraction, "labels_per_class": None, "init": init, "lr": lr}.items()
+    }
+    return Job(
+        {"init": init, "fraction": fraction, "lr": lr, "seed": seed}, config.changed(**changes, seed=seed), config
+    )
 
 
-def rates_at(config: Config, study: Config, fraction: float, seeds: int, rates: Sequence[float] = LEARNING_RATES, inits: Sequence[str] = ("simclr", "concomitant")) -> list[Job]:
+def rates_at(
+    config: Config,
+    study: Config,
+    fraction: float,
+    seeds: int,
+    rates: Sequence[float] = LEARNING_RATES,
+    inits: Sequence[str] = ("simclr", "concomitant"),
+) -> list[Job]:
     """Table 4a: learning rates of fine-tuning at one labelled fraction."""
-    return [labelled(config, study, fraction, init, lr, seed) for init in inits for lr in rates for seed in range(seeds)]
+    return [
+        labelled(config, study, fraction, init, lr, seed) for init in inits for lr in rates for seed in range(seeds)
+    ]
 
 
-def fractions_at(config: Config, study: Config, best: dict[str, float], fractions: Sequence[float], seeds: int) -> list[Job]:
+def fractions_at(
+    config: Config, study: Config, best: dict[str, float], fractions: Sequence[float], seeds: int
+) -> list[Job]:
     """Figure 5: labelled fractions, each initialisation at its own learning rate `best`."""
-    return [labelled(config, study, fraction, init, lr, seed) for init, lr in best.items() for fraction in fractions for seed in range(seeds)]
+    return [
+        labelled(config, study, fraction, init, lr, seed)
+        for init, lr in best.items()
+        for fraction in fractions
+        for seed in range(seeds)
+    ]
 
 
 def from_scratch(study: Config, arm: str, source: Config | Genotype, seed: int) -> Job:
     """Train what a search found, or a genotype, from random weights."""
-    return Job({"arm": arm, "what": "scratch", "seed": seed}, study.changed(**{"train.init": "random", "seed": seed}), source)
+    return Job(
+        {"arm": arm, "what": "scratch", "seed": seed}, study.changed(**{"train.init": "random", "seed": seed}), source
+    )
 
 
 def fine_tuned(study: Config, arm: str, source: Config, seed: int) -> Job:
     """Train what a search found from its concomitant weights: the same labels and recipe as from scratch."""
-    return Job({"arm": arm, "what": "fine-tuned", "seed": seed}, study.changed(**{"train.init": "concomitant", "seed": seed}), source)
+    return Job(
+        {"arm": arm, "what": "fine-tuned", "seed": seed},
+        study.changed(**{"train.init": "concomitant", "seed": seed}),
+        source,
+    )
 
 
 def ablation(study: Config, arms: dict[str, Settings], seeds: int) -> list[Job]:
@@ -95,17 +143,25 @@ def ablation(study: Config, arms: dict[str, Settings], seeds: int) -> list[Job]:
     for arm, settings in arms.items():
         for seed in range(seeds):
             searched = study.changed(**settings, seed=seed)
-            jobs += [Job({"arm": arm, "what": "search", "seed": seed}, searched), from_scratch(study, arm, searched, seed), fine_tuned(study, arm, searched, seed)]
+            jobs += [
+                Job({"arm": arm, "what": "search", "seed": seed}, searched),
+                from_scratch(study, arm, searched, seed),
+                fine_tuned(study, arm, searched, seed),
+            ]
     return jobs
 
 
 def random_genotype(num_cells: int, seed: int) -> Genotype:
     """Return a genotype derived, with the usual caps, from architecture parameters drawn at random."""
-    return derive(torch.randn(num_cells, len(CELL_EDGES), len(CANDIDATES), generator=generator(seed, "random genotype")))
+    return derive(
+        torch.randn(num_cells, len(CELL_EDGES), len(CANDIDATES), generator=generator(seed, "random genotype"))
+    )
 
 
 def benchmark(study: Config, seeds: int) -> list[Job]:
-    """Table 1: what searches found here, published cells and random genotypes, each trained from scratch with each seed."""
+    """Table 1: what searches found here, published cells and random genotypes, each trained from scratch with each
+    seed.
+    """
     jobs, cells = [], study.model.num_cells
     for seed in range(seeds):
         jobs.append(from_scratch(study, "SSWP-NAS (here)", study.changed(seed=seed), seed))
@@ -123,10 +179,18 @@ def without_pruning(study: Config) -> Settings:
 def pruning_arms(study: Config) -> dict[str, Settings]:
     """Table 3a: objective and progressive pruning."""
     ways = {"": without_pruning(study), "+BPP": {"search.prune": "backward"}, "+FPP": {}}
-    return {name + way: {**objective, **settings} for name, objective in (("SL", {"search.objective": "supervised"}), ("SSL", {})) for way, settings in ways.items()}
+    return {
+        name + way: {**objective, **settings}
+        for name, objective in (("SL", {"search.objective": "supervised"}), ("SSL", {}))
+        for way, settings in ways.items()
+    }
 
 
-RATIOS = {"shorter": {"search.ratios": (0.2, 0.6, 0.2)}, "longer": {"search.ratios": (0.2, 0.2, 0.6)}, "default": {"search.ratios": (0.2, 0.4, 0.4)}}  # Table 3b
+RATIOS = {
+    "shorter": {"search.ratios": (0.2, 0.6, 0.2)},
+    "longer": {"search.ratios": (0.2, 0.2, 0.6)},
+    "default": {"search.ratios": (0.2, 0.4, 0.4)},
+}  # Table 3b
 EDGES = {"all 14 until the end": {"search.edges": "all"}, "top 2 a node at once": {"search.edges": "top2"}}
 DROPOUT = {f"{p:g}": {"search.skip_dropout": p} for p in (0.0, 0.2, 0.5)}  # Table 3c
 OBJECTIVES = {"BYOL": {"search.objective": "byol"}, "SimCLR": {}}  # section 3.3
@@ -134,12 +198,18 @@ OBJECTIVES = {"BYOL": {"search.objective": "byol"}, "SimCLR": {}}  # section 3.3
 
 def epoch_arms(study: Config) -> dict[str, Settings]:
     """Figure 4: half, once and twice the epochs."""
-    return {f"{e} epochs": {"search.epochs": e} for e in (max(study.search.epochs // 2, 3), study.search.epochs, 2 * study.search.epochs)}
+    return {
+        f"{e} epochs": {"search.epochs": e}
+        for e in (max(study.search.epochs // 2, 3), study.search.epochs, 2 * study.search.epochs)
+    }
 
 
 def batch_arms(study: Config) -> dict[str, Settings]:
     """Figure 4: half, once and twice the batch."""
-    return {f"batch {b}": {"search.batch_size": b} for b in (study.search.batch_size // 2, study.search.batch_size, 2 * study.search.batch_size)}
+    return {
+        f"batch {b}": {"search.batch_size": b}
+        for b in (study.search.batch_size // 2, study.search.batch_size, 2 * study.search.batch_size)
+    }
 
 
 def gain_arms(study: Config) -> dict[str, Settings]:
@@ -154,17 +224,28 @@ def transfer(study: Config, seeds: int, search_on: Settings, train_on: Settings)
     for arm, data in (("transfer", search_on), ("proxy-free", train_on)):
         for seed in range(seeds):
             searched = study.changed(**data, seed=seed)
-            jobs += [Job({"arm": arm, "what": "search", "seed": seed}, searched), from_scratch(study.changed(**train_on), arm, searched, seed)]
+            jobs += [
+                Job({"arm": arm, "what": "search", "seed": seed}, searched),
+                from_scratch(study.changed(**train_on), arm, searched, seed),
+            ]
     return jobs
 
 
 def data_sets(config: Config, other: str | None) -> tuple[Settings, Settings]:
-    """Return what the transfer changes to search on A and to train on B: B is `other`, or A and B are the halves of the data set's classes."""
+    """Return what the transfer changes to search on A and to train on B: B is `other`, or A and B are the halves of the
+    data set's classes.
+    """
     if other is not None:
-        return {}, {**{k: v for k, v in DATA_DEFAULTS.get(other, {}).items() if k.startswith("data.")}, "data.name": other}
+        return {}, {
+            **{k: v for k, v in DATA_DEFAULTS.get(other, {}).items() if k.startswith("data.")},
+            "data.name": other,
+        }
     classes = load(config.data).classes
     if len(classes) < 4:
-        raise InputError(f"{config.data.name} has {len(classes)} classes; expected 4 or more to search on half of them, or another data set to train on")
+        raise InputError(
+            f"{config.data.name} has {len(classes)} classes; expected 4 or more to search on half of them, or "
+            "another data set to train on"
+        )
     half = len(classes) // 2
     return {"data.classes": classes[:half]}, {"data.classes": classes[half:]}
 
@@ -177,16 +258,25 @@ def data_words(config: Config) -> str:
 
 
 def probes(study: Config, seeds: int, lr: float = 0.1) -> list[Job]:
-    """Table 6: pre-train what a supervised and a self-supervised search found with SimCLR, then learn the classifier alone."""
-    arms = {name.removesuffix("+FPP"): settings for name, settings in pruning_arms(study).items() if name.endswith("+FPP")}
+    """Table 6: pre-train what a supervised and a self-supervised search found with SimCLR, then learn the classifier
+    alone.
+    """
+    arms = {
+        name.removesuffix("+FPP"): settings for name, settings in pruning_arms(study).items() if name.endswith("+FPP")
+    }
     probe = {"train.init": "simclr", "train.freeze": "backbone", "train.lr": lr}
     return [
-        Job({"arm": arm, "what": "probe", "seed": s}, study.changed(**probe, seed=s), study.changed(**settings, seed=s)) for arm, settings in arms.items() for s in range(seeds)
+        Job({"arm": arm, "what": "probe", "seed": s}, study.changed(**probe, seed=s), study.changed(**settings, seed=s))
+        for arm, settings in arms.items()
+        for s in range(seeds)
     ]
 
 
-def configured(preset: str, data: str | None, seeds: int, settings: Sequence[str] = (), study: str = "ablations") -> tuple[Config, Config]:
-    """Return a notebook's configuration and that of its comparisons, of which `study` says the kind (see `config.STUDIES`).
+def configured(
+    preset: str, data: str | None, seeds: int, settings: Sequence[str] = (), study: str = "ablations"
+) -> tuple[Config, Config]:
+    """Return a notebook's configuration and that of its comparisons, of which `study` says the kind (see
+    `config.STUDIES`).
 
     Raises:
         InputError: whatever is wrong with a notebook's parameters, before anything is computed.
@@ -216,7 +306,9 @@ def described(config: Config, seeds: int, preset: str, device: str) -> pd.DataFr
 
 
 def changes(data: str | None, settings: Sequence[str]) -> str:
-    """Return what every caption says of a notebook's parameters where they are not the preset's; empty where they are."""
+    """Return what every caption says of a notebook's parameters where they are not the preset's; empty where they
+    are.
+    """
     said = ["other data"] * (data is not None) + [f"{len(settings)} settings changed"] * bool(settings)
     return f"with {' and '.join(said)}" if said else ""
 
@@ -224,12 +316,18 @@ def changes(data: str | None, settings: Sequence[str]) -> str:
 def size(config: Config) -> str:
     """Return the words of a caption that say what was searched, and for how long."""
     model = config.model
-    return f"{data_words(config)}, {config.data.image_size} pixels, C={model.init_channels}, L={model.num_cells}, {config.search.epochs} search epochs"
+    return (
+        f"{data_words(config)}, {config.data.image_size} pixels, C={model.init_channels}, L={model.num_cells}, "
+        f"{config.search.epochs} search epochs"
+    )
 
 
 def recipe(study: Config, frame: pd.DataFrame) -> str:
     """Return the words of a caption that say what was searched, what networks were trained on, and how long."""
-    return f"{size(study)}; {int(frame['labels'].median())} labels, {study.train.epochs} epochs, learning rate {study.train.lr:g}"
+    return (
+        f"{size(study)}; {int(frame['labels'].median())} labels, {study.train.epochs} epochs, learning rate "
+        f"{study.train.lr:g}"
+    )
 
 
 def phase_words(study: Config, arms: dict[str, Settings]) -> str:

@@ -44,7 +44,11 @@ def save(table: pd.DataFrame, name: str, preset: str, caption: str = "") -> pd.D
 
 def styled(table: pd.DataFrame, caption: str = ""):
     """Return the table as a notebook shows it: without index, numbers to two places, the caption above."""
-    return table.style.hide(axis="index").format(precision=2, na_rep="").set_caption(caption or table.attrs.get("caption", ""))
+    return (
+        table.style.hide(axis="index")
+        .format(precision=2, na_rep="")
+        .set_caption(caption or table.attrs.get("caption", ""))
+    )
 
 
 def runs(records: Sequence[Record]) -> str:
@@ -56,7 +60,16 @@ def runs(records: Sequence[Record]) -> str:
         test = r.result.get("test", {}).get("top1")
         outcome = f"test {test:.2f} %" if test is not None else f"loss {r.history[-1]['loss']:.3f}" if r.history else ""
         init = r.config.get("train", {}).get("init", "")
-        rows.append({"run": r.name, "data": r.config["data"].get("name", ""), "init": init, "seed": r.seed, "outcome": outcome, "seconds": round(r.provenance["seconds"])})
+        rows.append(
+            {
+                "run": r.name,
+                "data": r.config["data"].get("name", ""),
+                "init": init,
+                "seed": r.seed,
+                "outcome": outcome,
+                "seconds": round(r.provenance["seconds"]),
+            }
+        )
     return pd.DataFrame(rows).to_string(index=False)
 
 
@@ -69,7 +82,9 @@ def summary(record: Record) -> pd.DataFrame:
         f"contrastive loss at chance, log({views} - 1)": round(math.log(views - 1), 3),
         "contrastive loss, last epoch": round(last["loss"], 3),
         "contrastive accuracy, last epoch (%)": round(100 * last["accuracy"], 1),
-        "contrastive accuracy of supernet and of exported network (%)": f"{100 * result['supernet']['accuracy']:.1f} and {100 * result['exported']['accuracy']:.1f}",
+        "contrastive accuracy of supernet and "
+        "of exported network (%)": f"{100 * result['supernet']['accuracy']:.1f} and "
+        f"{100 * result['exported']['accuracy']:.1f}",
         "operations changed by the caps": result["changed_by_caps"],
         "share of skips (%)": round(100 * result["skip_share"], 1),
         "parameters of the network (M)": round(result["parameters"] / 1e6, 3),
@@ -82,7 +97,12 @@ def summary(record: Record) -> pd.DataFrame:
 def memory(measured: Record) -> pd.DataFrame:
     """Return the peak memory of search steps against compact networks, and of seven candidates against three."""
     held, steps = measured.result["bytes"], ("weight", "architecture")
-    ratios = {f"against the compact network, {edges} edges": [held[f"{s} step"] / held[f"compact, {edges} edges"] for s in steps] for edges in (8, 14)}
+    ratios = {
+        f"against the compact network, {edges} edges": [
+            held[f"{s} step"] / held[f"compact, {edges} edges"] for s in steps
+        ]
+        for edges in (8, 14)
+    }
     candidates = [held[f"{s} step, 7 candidates"] / held[f"{s} step, 3 candidates"] for s in steps]
     return pd.DataFrame({"step": [f"{s} step" for s in steps], **ratios, "7 candidates against 3": candidates}).round(3)
 
@@ -93,25 +113,49 @@ def trainings(done: Iterable[Done]) -> pd.DataFrame:
     for job in done:
         result = job.record.result
         held_out = {"validation": result["validation"]["top1"]} if "validation" in result else {}
-        rows.append({**job.labels, "labels": result["trained_on"], **held_out, "test": result["test"]["top1"], "run": job.record.name})
+        rows.append(
+            {
+                **job.labels,
+                "labels": result["trained_on"],
+                **held_out,
+                "test": result["test"]["top1"],
+                "run": job.record.name,
+            }
+        )
     return pd.DataFrame(rows)
 
 
 def by_arm(done: Iterable[Done]) -> pd.DataFrame:
-    """Return one row for each arm and seed of an ablation: what its search found, and test accuracy from scratch and fine-tuned, in percent."""
+    """Return one row for each arm and seed of an ablation: what its search found, and test accuracy from scratch and
+    fine-tuned, in percent.
+    """
     rows: dict[tuple, dict[str, Any]] = {}
     for job in done:
-        row = rows.setdefault((job.labels["arm"], job.labels["seed"]), {"arm": job.labels["arm"], "seed": job.labels["seed"]})
+        row = rows.setdefault(
+            (job.labels["arm"], job.labels["seed"]), {"arm": job.labels["arm"], "seed": job.labels["seed"]}
+        )
         result, what = job.record.result, job.labels["what"]
         if what == "search":
             supernet, exported = 100 * result["supernet"]["accuracy"], 100 * result["exported"]["accuracy"]
-            row |= {"supernet": supernet, "exported": exported, "gap": supernet - exported, "skips": 100 * result["skip_share"], "hours": job.record.provenance["seconds"] / 3600}
+            row |= {
+                "supernet": supernet,
+                "exported": exported,
+                "gap": supernet - exported,
+                "skips": 100 * result["skip_share"],
+                "hours": job.record.provenance["seconds"] / 3600,
+            }
         else:
             row |= {what: result["test"]["top1"], "parameters": result["parameters"], "labels": result["trained_on"]}
     return pd.DataFrame(rows.values())
 
 
-def arms(frame: pd.DataFrame, order: Sequence[str], preset: str, reported: dict[str, float] | None = None, columns: Sequence[str] = ("scratch", "fine-tuned")) -> pd.DataFrame:
+def arms(
+    frame: pd.DataFrame,
+    order: Sequence[str],
+    preset: str,
+    reported: dict[str, float] | None = None,
+    columns: Sequence[str] = ("scratch", "fine-tuned"),
+) -> pd.DataFrame:
     """Return one row an arm: the paper's test error beside those measured, mean ± sd (n seeds), in percent."""
     rows = []
     for arm in order:
@@ -128,20 +172,41 @@ def arms(frame: pd.DataFrame, order: Sequence[str], preset: str, reported: dict[
 
 def probes(frame: pd.DataFrame, reported: dict[str, float], preset: str) -> pd.DataFrame:
     """Return accuracy of linear probes by what was searched with, the paper's beside those measured."""
-    rows = [{"search": arm, "paper, accuracy (%)": value, "here, accuracy (%)": spread(frame[frame["arm"] == arm]["test"]), "preset": preset} for arm, value in reported.items()]
+    rows = [
+        {
+            "search": arm,
+            "paper, accuracy (%)": value,
+            "here, accuracy (%)": spread(frame[frame["arm"] == arm]["test"]),
+            "preset": preset,
+        }
+        for arm, value in reported.items()
+    ]
     return pd.DataFrame(rows)
 
 
 def relative_gains(gains: dict[str, Effect], reported: dict[str, float], preset: str) -> pd.DataFrame:
     """Return relative gains with their 95 % intervals, the paper's beside them, in points."""
-    rows = [{"arm": a, "paper": reported.get(a), "here": round(e.mean, 2), "low": round(e.low, 2), "high": round(e.high, 2), "n": e.n, "preset": preset} for a, e in gains.items()]
+    rows = [
+        {
+            "arm": a,
+            "paper": reported.get(a),
+            "here": round(e.mean, 2),
+            "low": round(e.low, 2),
+            "high": round(e.high, 2),
+            "n": e.n,
+            "preset": preset,
+        }
+        for a, e in gains.items()
+    ]
     return pd.DataFrame(rows)
 
 
 def gaps(frame: pd.DataFrame, order: Sequence[str], preset: str) -> pd.DataFrame:
     """Return, for each arm, the contrastive accuracy of supernet and exported network, and the gap between them."""
     means = frame.groupby("arm")[["supernet", "exported"]].mean().round(2).loc[list(order)].reset_index()
-    return means.assign(**{"gap (points)": [spread(frame[frame["arm"] == arm]["gap"]) for arm in order], "preset": preset})
+    return means.assign(
+        **{"gap (points)": [spread(frame[frame["arm"] == arm]["gap"]) for arm in order], "preset": preset}
+    )
 
 
 def curve(frame: pd.DataFrame, by: str, preset: str, rename: dict[str, str] | None = None) -> pd.DataFrame:
@@ -158,36 +223,64 @@ def weight_norms(record: Record) -> pd.Series:
 
 
 def norms_by_part(norms: dict[str, pd.Series]) -> pd.DataFrame:
-    """Return the median of `weight_norms` of a pre-trained and of a concomitant start, and their ratio, by part of the network."""
+    """Return the median of `weight_norms` of a pre-trained and of a concomitant start, and their ratio, by part of the
+    network.
+    """
     both = pd.DataFrame(norms).dropna()
-    parts = {name: both[both.index.str.contains(part)] for name, part in {"stem": "stem", "preprocessing": "preprocess", "operations": "edges"}.items()}
-    rows = [{"weights": name, "tensors": len(part), **part.median().round(4).to_dict()} for name, part in parts.items() if len(part)]
+    parts = {
+        name: both[both.index.str.contains(part)]
+        for name, part in {"stem": "stem", "preprocessing": "preprocess", "operations": "edges"}.items()
+    }
+    rows = [
+        {"weights": name, "tensors": len(part), **part.median().round(4).to_dict()}
+        for name, part in parts.items()
+        if len(part)
+    ]
     return pd.DataFrame(rows).assign(ratio=lambda t: (t["concomitant"] / t["simclr"]).round(2))
 
 
 def with_sizes(reported: pd.DataFrame, measured: dict[str, dict[str, int]], columns: dict[str, str]) -> pd.DataFrame:
-    """Put measured sizes, in millions, beside a reported table's; `columns` is {size: the reported column}, rows go by architecture."""
+    """Put measured sizes, in millions, beside a reported table's; `columns` is {size: the reported column}, rows go by
+    architecture.
+    """
     table = reported.copy()
     for size, column in columns.items():
-        here = table["architecture"].map({name: sizes[size] / 1e6 for name, sizes in measured.items()}).astype(float).round(2)
+        here = (
+            table["architecture"]
+            .map({name: sizes[size] / 1e6 for name, sizes in measured.items()})
+            .astype(float)
+            .round(2)
+        )
         table.insert(table.columns.get_loc(column) + 1, f"{column} measured", here)
     return table
 
 
 def multiply_adds(measured: dict[str, dict[str, int]], reported: dict[str, float]) -> pd.DataFrame:
-    """Return multiply-adds by what is counted, in millions, beside the reported ones, and the ratios of these to ours."""
+    """Return multiply-adds by what is counted, in millions, beside the reported ones, and the ratios of these to
+    ours.
+    """
     rows = [
-        {"architecture": name, "convolutions and linear (M)": s["multiply_adds"] / 1e6, "elementwise (M)": s["elementwise"] / 1e6, "reported (M)": reported[name]}
+        {
+            "architecture": name,
+            "convolutions and linear (M)": s["multiply_adds"] / 1e6,
+            "elementwise (M)": s["elementwise"] / 1e6,
+            "reported (M)": reported[name],
+        }
         for name, s in measured.items()
     ]
     table, ours = pd.DataFrame(rows), "convolutions and linear (M)"
-    ratios = {"reported / ours": table["reported (M)"] / table[ours], "reported / (ours and elementwise)": table["reported (M)"] / (table[ours] + table["elementwise (M)"])}
+    ratios = {
+        "reported / ours": table["reported (M)"] / table[ours],
+        "reported / (ours and elementwise)": table["reported (M)"] / (table[ours] + table["elementwise (M)"]),
+    }
     return table.assign(**ratios).round(3)
 
 
 def cost(records: Sequence[Record]) -> pd.DataFrame:
     """Return device-hours by kind of run, from the records."""
-    rows = [{"kind": r.kind, "device": r.provenance["device"], "hours": r.provenance["seconds"] / 3600} for r in records]
+    rows = [
+        {"kind": r.kind, "device": r.provenance["device"], "hours": r.provenance["seconds"] / 3600} for r in records
+    ]
     table = pd.DataFrame(rows).groupby(["kind", "device"])["hours"].agg(["count", "sum", "mean"]).reset_index()
     return table.rename(columns={"count": "runs", "sum": "device-hours", "mean": "device-hours a run"}).round(3)
 
@@ -200,21 +293,29 @@ def best_lr(frame: pd.DataFrame) -> dict[str, float]:
 
 def at_best_lr(runs: pd.DataFrame) -> pd.DataFrame:
     """Keep, for each initialisation, the runs at the learning rate of the highest mean validation accuracy."""
-    return pd.concat([runs[(runs.init == init) & (runs.lr == lr)] for init, lr in best_lr(runs).items()]).sort_values(["init", "seed"])
+    return pd.concat([runs[(runs.init == init) & (runs.lr == lr)] for init, lr in best_lr(runs).items()]).sort_values(
+        ["init", "seed"]
+    )
 
 
 def spread(values: pd.Series) -> str:
     """Return "mean ± sd (n)"."""
-    return f"{values.mean():.2f} ± {values.std(ddof=1):.2f} ({len(values)})" if len(values) > 1 else f"{values.mean():.2f} (1)"
+    return (
+        f"{values.mean():.2f} ± {values.std(ddof=1):.2f} ({len(values)})"
+        if len(values) > 1
+        else f"{values.mean():.2f} (1)"
+    )
 
 
 def by_init(best: pd.DataFrame, preset: str) -> pd.DataFrame:
-    """Return test accuracy by initialisation, beside what the paper says of it (it gives Figure 5 as a picture, without numbers)."""
+    """Return test accuracy by initialisation, beside what the paper says of it (it gives Figure 5 as a picture, without
+    numbers).
+    """
     rows = []
     for init, group in best.groupby("init", sort=False):
         rows.append({
             "initialisation": INITS[init], "learning rate": group.lr.iloc[0], "labels": group.labels.iloc[0],
-            "paper": "higher (Fig. 5)" if init == "concomitant" else "lower (Fig. 5)" if init == "random" else "between (Fig. 5)",
+            "paper": {"concomitant": "higher (Fig. 5)", "random": "lower (Fig. 5)"}.get(init, "between (Fig. 5)"),
             "test accuracy (%), mean ± sd (n seeds)": spread(group.test), "preset": preset,
         })  # fmt: skip
     return pd.DataFrame(rows)

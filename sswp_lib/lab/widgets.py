@@ -1,6 +1,7 @@
 """The same figures, with controls. Each only calls the function that has already drawn the static figure.
 
-The picture is a widget of its own that each change of a control replaces. Capturing the figure as output instead (`interactive`) has
+The picture is a widget of its own that each change of a control replaces. Capturing the figure as output instead
+(`interactive`) has
 now and then left a notebook that runs headlessly waiting for ever.
 """
 
@@ -20,7 +21,10 @@ from sswp_lib.space import Genotype
 
 def cells(genotype: Genotype) -> ipywidgets.Widget:
     """Step through the cells of a genotype."""
-    return _with_controls(lambda cell: drawings.cells(genotype, [cell]), ipywidgets.IntSlider(0, 0, genotype.num_cells - 1, description="cell"))
+    return _with_controls(
+        lambda cell: drawings.cells(genotype, [cell]),
+        ipywidgets.IntSlider(0, 0, genotype.num_cells - 1, description="cell"),
+    )
 
 
 def phases(config: Config) -> ipywidgets.Widget:
@@ -32,7 +36,11 @@ def phases(config: Config) -> ipywidgets.Widget:
         return plots.phases(search, config.model.num_cells)
 
     tenth = {"min": 0.0, "max": 0.4, "step": 0.1, "readout_format": ".1f"}
-    return _with_controls(draw, ipywidgets.FloatSlider(0.2, description="warm-up", **tenth), ipywidgets.FloatSlider(0.4, description="bi-level", **tenth))
+    return _with_controls(
+        draw,
+        ipywidgets.FloatSlider(0.2, description="warm-up", **tenth),
+        ipywidgets.FloatSlider(0.4, description="bi-level", **tenth),
+    )
 
 
 def _with_controls(draw: Callable[..., Figure], *controls: ipywidgets.ValueWidget) -> ipywidgets.Widget:

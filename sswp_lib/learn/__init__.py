@@ -6,4 +6,14 @@ from sswp_lib.learn.phases import cells_to_prune, phase, phase_lengths, pruning_
 from sswp_lib.learn.search import Search
 from sswp_lib.learn.train import Training
 
-__all__ = ["ImageData", "Search", "Training", "cells_to_prune", "load", "nt_xent", "phase", "phase_lengths", "pruning_epochs"]
+__all__ = [
+    "ImageData",
+    "Search",
+    "Training",
+    "cells_to_prune",
+    "load",
+    "nt_xent",
+    "phase",
+    "phase_lengths",
+    "pruning_epochs",
+]

@@ -1,7 +1,8 @@
 """Data sets as uint8 tensors in memory; splits; batches; and where every random number comes from.
 
 Paper: section 4.1 (data sets), 4.4 (labelled fractions); DARTS (the half/half split of the bi-level search).
-Deliberate deviations: images are decoded and resized once, to `image_size`; for ImageNet this replaces the random crop of the photograph by one of the resized square.
+Deliberate deviations: images are decoded and resized once, to `image_size`; for ImageNet this replaces the random crop
+of the photograph by one of the resized square.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class ImageData:
         """Return the training labels; InputError where there are none."""
         if self.train_labels is None:
             raise InputError(
-                f"{purpose} needs labels, and {self.name} has none; sort the training images into train/<class>/ folders, or use a label-free objective such as simclr"
+                f"{purpose} needs labels, and {self.name} has none; sort the training images into "
+                "train/<class>/ folders, or use a label-free objective such as simclr"
             )
         return self.train_labels
 
@@ -74,7 +76,9 @@ def load(config: Data, device: str | torch.device = "cpu") -> ImageData:
 
 
 @lru_cache(maxsize=2)
-def _load(name: str, root: str, size: int, wanted: tuple[str, ...] | None, device: str, content: str | None) -> ImageData:
+def _load(
+    name: str, root: str, size: int, wanted: tuple[str, ...] | None, device: str, content: str | None
+) -> ImageData:
     if name == "digits":
         parts = _digits(size)
     elif name in ("cifar10", "cifar100"):
@@ -84,14 +88,26 @@ def _load(name: str, root: str, size: int, wanted: tuple[str, ...] | None, devic
     train, train_labels, test, test_labels, classes = parts if wanted is None else _only(wanted, name, *parts)
     mean, std = _statistics(train)
     on_device = lambda t: t.to(device) if t is not None and t.nbytes < IN_MEMORY_BYTES else t  # noqa: E731
-    return ImageData(name, *map(on_device, (train, test, train_labels, test_labels)), tuple(classes), mean.to(device), std.to(device))
+    return ImageData(
+        name, *map(on_device, (train, test, train_labels, test_labels)), tuple(classes), mean.to(device), std.to(device)
+    )
 
 
-def _only(wanted: tuple[str, ...], name: str, train: Tensor, train_labels: Tensor | None, test: Tensor | None, test_labels: Tensor | None, classes: list[str]):
+def _only(
+    wanted: tuple[str, ...],
+    name: str,
+    train: Tensor,
+    train_labels: Tensor | None,
+    test: Tensor | None,
+    test_labels: Tensor | None,
+    classes: list[str],
+):
     """Keep the images of some classes, labelled anew in the order wanted."""
     strange = [c for c in wanted if c not in classes]
     if strange:
-        raise InputError(f"{name} has no class {strange[0]!r}{suggest(strange[0], classes) if classes else '; it has no labels'}")
+        raise InputError(
+            f"{name} has no class {strange[0]!r}{suggest(strange[0], classes) if classes else '; it has no labels'}"
+        )
     twice = [c for c in wanted if wanted.count(c) > 1]
     if twice:
         raise InputError(f"data.classes names {twice[0]!r} twice; expected different classes")
@@ -137,10 +153,16 @@ def _cifar(name: str, root: Path, size: int):
     try:
         train, test = (dataset(root, train=t, download=True) for t in (True, False))
     except (OSError, RuntimeError) as error:
-        raise InputError(f"{name} could not be downloaded ({str(error).splitlines()[0]}); put {dataset.filename} into {root.resolve()}, or use --data folder:PATH") from None
+        raise InputError(
+            f"{name} could not be downloaded ({str(error).splitlines()[0]}); put {dataset.filename} into "
+            f"{root.resolve()}, or use --data folder:PATH"
+        ) from None
     tensors = []
     for part in (train, test):
-        tensors += [_resize(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), size), torch.tensor(part.targets)]
+        tensors += [
+            _resize(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), size),
+            torch.tensor(part.targets),
+        ]
     return *tensors, train.classes
 
 
@@ -157,7 +179,11 @@ def fingerprint(config: Data) -> str | None:
 
     It stands for the path in a run's name: moving the folder keeps the run, changing an image makes another.
     """
-    return None if config.name in ("digits", "cifar10", "cifar100") else folders.fingerprint(folder_of(config.name, config.root))
+    return (
+        None
+        if config.name in ("digits", "cifar10", "cifar100")
+        else folders.fingerprint(folder_of(config.name, config.root))
+    )
 
 
 def _ranks(labels: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -172,13 +198,17 @@ def _ranks(labels: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def halves(count: int, labels: Tensor | None, seed: int) -> tuple[Tensor, Tensor]:
-    """Split the training set 50/50, stratified where there are labels: one half trains weights, the other alpha (DARTS)."""
+    """Split the training set 50/50, stratified where there are labels: one half trains weights, the other alpha
+    (DARTS).
+    """
     ranks, sizes = _ranks(torch.zeros(count, dtype=torch.long) if labels is None else labels, generator(seed, "halves"))
     first = 2 * ranks < sizes
     return first.nonzero().squeeze(1), (~first).nonzero().squeeze(1)
 
 
-def training_subset(labels: Tensor, validation: float, fraction: float, per_class: int | None, seed: int) -> tuple[Tensor, Tensor]:
+def training_subset(
+    labels: Tensor, validation: float, fraction: float, per_class: int | None, seed: int
+) -> tuple[Tensor, Tensor]:
     """Return indices of the labelled training images and of the validation images; both stratified, disjoint.
 
     The labelled images are nested: those of a smaller fraction are among those of a larger one, for one seed.
@@ -187,18 +217,28 @@ def training_subset(labels: Tensor, validation: float, fraction: float, per_clas
     ranks, sizes = _ranks(labels, generator(seed, "labels"))
     held_out = (validation * sizes).round().long().clamp(min=1 if validation > 0 else 0)
     available = sizes - held_out
-    wanted = torch.full_like(sizes, per_class) if per_class is not None else (fraction * available).round().long().clamp(min=1)
+    wanted = (
+        torch.full_like(sizes, per_class)
+        if per_class is not None
+        else (fraction * available).round().long().clamp(min=1)
+    )
     short = wanted > available
     if short.any():
         worst = int(available[short].min())
-        raise InputError(f"{int(wanted[short].max())} labels per class asked for, but a class has {worst} training images left; lower train.labels_per_class or train.validation")
+        raise InputError(
+            f"{int(wanted[short].max())} labels per class asked for, but a class has {worst} training images "
+            "left; lower train.labels_per_class or train.validation"
+        )
     return (ranks < wanted).nonzero().squeeze(1), (ranks >= available).nonzero().squeeze(1)
 
 
 def epoch_batches(indices: Tensor, batch_size: int, seed: int, purpose: str, epoch: int) -> list[Tensor]:
     """Return an epoch's batches of indices in random order, all of `batch_size`; the rest waits for another epoch."""
     if batch_size > len(indices):
-        raise InputError(f"batch_size {batch_size} is larger than the {len(indices)} images that {purpose} has; choose at most {len(indices)}")
+        raise InputError(
+            f"batch_size {batch_size} is larger than the {len(indices)} images that {purpose} has; choose at "
+            f"most {len(indices)}"
+        )
     order = indices[torch.randperm(len(indices), generator=generator(seed, purpose, epoch))]
     return list(order[: len(order) // batch_size * batch_size].split(batch_size))
 

@@ -27,9 +27,13 @@ IN_MEMORY_BYTES = 8 * 2**30  # larger sets lie in a memory-mapped file on the ho
 
 
 def fingerprint(folder: Path) -> str:
-    """Return a digest of a folder's images, by their paths in it and their bytes; of folders above FINGERPRINT_BYTES, by paths and sizes."""
+    """Return a digest of a folder's images, by their paths in it and their bytes; of folders above FINGERPRINT_BYTES,
+    by paths and sizes.
+    """
     found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES or p.name == ANNOTATIONS)
-    return _fingerprint(folder, tuple((p.relative_to(folder).as_posix(), (s := p.stat()).st_size, s.st_mtime_ns) for p in found))
+    return _fingerprint(
+        folder, tuple((p.relative_to(folder).as_posix(), (s := p.stat()).st_size, s.st_mtime_ns) for p in found)
+    )
 
 
 @lru_cache(maxsize=8)
@@ -44,18 +48,25 @@ def _fingerprint(folder: Path, listed: tuple[tuple[str, int, int], ...]) -> str:
 
 
 def read(folder: Path, size: int) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, list[str]]:
-    """Return a folder's training images and labels, test images and labels, each None where there are none, and its classes.
+    """Return a folder's training images and labels, test images and labels, each None where there are none, and its
+    classes.
 
     Images are uint8 (N, 3, size, size), labels int64 (N,).
 
     Raises:
-        InputError: no images, training and test images that cannot be told apart, test classes of which no image is trained on, or images that cannot be read (named).
+        InputError: no images, training and test images that cannot be told apart, test classes of which no image is
+            trained on, or images that cannot be read (named).
     """
     train_folder = folder / "train" if (folder / "train").is_dir() else folder
     apart = next((part for part in ("test", "val") if (folder / part).is_dir()), None)
     if train_folder is folder and apart:
-        raise InputError(f"{str(folder)!r} has a folder {apart!r} but none named 'train'; put the training images into train/, or they could not be told apart")
-    parts = ("val", "test") if (folder / "val" / ANNOTATIONS).is_file() else ("test", "val")  # Tiny ImageNet's test images have no labels
+        raise InputError(
+            f"{str(folder)!r} has a folder {apart!r} but none named 'train'; put the training images into "
+            "train/, or they could not be told apart"
+        )
+    parts = (
+        ("val", "test") if (folder / "val" / ANNOTATIONS).is_file() else ("test", "val")
+    )  # Tiny ImageNet's test images have no labels
     test_folder = next((folder / part for part in parts if (folder / part).is_dir()), None)
     files, labels, classes = _listed(train_folder)
     if not files:
@@ -66,7 +77,10 @@ def read(folder: Path, size: int) -> tuple[Tensor, Tensor | None, Tensor | None,
     test_files, test_labels, test_classes = _listed(test_folder)
     strange = sorted(set(test_classes) - set(classes))
     if strange:
-        raise InputError(f"class {strange[0]!r} is in {str(test_folder)!r} but not in {str(train_folder)!r}; expected the same class folders")
+        raise InputError(
+            f"class {strange[0]!r} is in {str(test_folder)!r} but not in {str(train_folder)!r}; expected the "
+            "same class folders"
+        )
     if test_labels is not None:
         to_train = torch.tensor([classes.index(c) for c in test_classes], dtype=torch.long)
         test_labels = to_train[test_labels]
@@ -85,7 +99,11 @@ def _listed(folder: Path) -> tuple[list[Path], Tensor | None, list[str]]:
     if not by_class:
         return _images(folder.iterdir()), None, []
     counts = [len(files) for files in by_class.values()]
-    return [f for files in by_class.values() for f in files], torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)), list(by_class)
+    return (
+        [f for files in by_class.values() for f in files],
+        torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)),
+        list(by_class),
+    )
 
 
 def _images(paths: Iterable[Path]) -> list[Path]:
@@ -93,7 +111,9 @@ def _images(paths: Iterable[Path]) -> list[Path]:
 
 
 def _decode(files: list[Path], size: int) -> Tensor:
-    """Decode image files of any mode and size into one uint8 (N, 3, S, S) tensor; a large one lies in a temporary file that ends with the process."""
+    """Decode image files of any mode and size into one uint8 (N, 3, S, S) tensor; a large one lies in a temporary file
+    that ends with the process.
+    """
     shape = (len(files), 3, size, size)
     if math.prod(shape) < IN_MEMORY_BYTES:
         images = torch.empty(shape, dtype=torch.uint8)
@@ -127,7 +147,8 @@ def _mapped(shape: tuple[int, ...]) -> Tensor:
             return torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=torch.uint8).view(shape)
     except (OSError, RuntimeError) as error:
         raise InputError(
-            f"no room for {math.prod(shape) / 2**30:.0f} GiB of images in {tempfile.gettempdir()!r} ({str(error).splitlines()[0]}); set TMPDIR to a folder with room"
+            f"no room for {math.prod(shape) / 2**30:.0f} GiB of images in {tempfile.gettempdir()!r} "
+            f"({str(error).splitlines()[0]}); set TMPDIR to a folder with room"
         ) from None
 
 

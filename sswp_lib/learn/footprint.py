@@ -1,6 +1,7 @@
 """Memory of a search step beside that of a compact network's training step.
 
-Paper: section 3.2 ("the memory footprint during the search is reduced to the same magnitude as a compact architecture"). Both sides
+Paper: section 3.2 ("the memory footprint during the search is reduced to the same magnitude as a compact
+architecture"). Both sides
 run the same operations on the same images: the compact network is the supernet with exactly the sampled ones left.
 """
 
@@ -25,8 +26,10 @@ def step_memory(config: Config, batch_size: int, device: torch.device | str = "c
     """Measure peak bytes of tensors in one step beyond what lay there before it; the mean over some sampled paths.
 
     Returns:
-        {"bytes": {step: bytes}, "weights": {model: bytes}, "views": 2 * batch_size}. Steps: "weight step", "architecture step",
-        "compact, 14 edges" (the sampled operations alone), "compact, 8 edges" (a derived genotype), and both search steps
+        {"bytes": {step: bytes}, "weights": {model: bytes}, "views": 2 * batch_size}. Steps: "weight step",
+        "architecture step",
+        "compact, 14 edges" (the sampled operations alone), "compact, 8 edges" (a derived genotype), and both search
+        steps
         with 3 and with 7 candidates along the same operations.
     """
     size = config.data.image_size
@@ -52,13 +55,18 @@ def step_memory(config: Config, batch_size: int, device: torch.device | str = "c
             found[f"weight step, {name} candidates"] = _peak(supernet, x, Paths(same.active), device)
             found[f"architecture step, {name} candidates"] = _peak(supernet, x, same, device)
         sums = {name: sums.get(name, 0.0) + value / draws for name, value in found.items()}
-    weights = {f"{count} candidates": sum(p.numel() * p.element_size() for p in s.weight_parameters()) for count, s in supernets.items()}
+    weights = {
+        f"{count} candidates": sum(p.numel() * p.element_size() for p in s.weight_parameters())
+        for count, s in supernets.items()
+    }
     return {"bytes": sums, "weights": weights, "views": 2 * batch_size}
 
 
 def _supernet(config: Config, candidates: tuple[str, ...], device: torch.device | str) -> SuperNet:
     model = config.model
-    return SuperNet(model.init_channels, model.num_cells, candidates=candidates, stem=model.stem).to(device, memory_format=torch.channels_last)
+    return SuperNet(model.init_channels, model.num_cells, candidates=candidates, stem=model.stem).to(
+        device, memory_format=torch.channels_last
+    )
 
 
 def _compact(config: Config, paths: Paths, device: torch.device | str) -> SuperNet:

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from sswp_lib.config import Config, RunError
 from sswp_lib.learn.data import generator
 
-CHECK_EVERY = 25  # noted numbers (two a step, mostly) between looks at the loss on an accelerator, where each look waits for it; ours
+# noted numbers (two a step, mostly) between looks at the loss on an accelerator, where each look waits for it; ours
+CHECK_EVERY = 25
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,12 @@ class Loop:
                 self.step += 1
                 yield self._progress()
             self.read_metrics()
-            row = {"epoch": self.epoch, **{k: s / n for k, (s, n) in self._sums.items()}, "lr": self.lr, **self.end_epoch()}
+            row = {
+                "epoch": self.epoch,
+                **{k: s / n for k, (s, n) in self._sums.items()},
+                "lr": self.lr,
+                **self.end_epoch(),
+            }
             self.history.append(row)
             self._sums.clear()
             progress = self._progress(row)
@@ -92,7 +98,8 @@ class Loop:
     def _progress(self, row: dict[str, Any] | None = None) -> Progress:
         seen = row or {k: s / n for k, (s, n) in self._sums.items()}
         return Progress(
-            self.epoch, self.num_epochs, self.step, self.num_steps, loss=seen.get("loss", math.nan), accuracy=seen.get("accuracy", math.nan), row=row, **self.describe()
+            self.epoch, self.num_epochs, self.step, self.num_steps, loss=seen.get("loss", math.nan),
+            accuracy=seen.get("accuracy", math.nan), row=row, **self.describe()
         )  # fmt: skip
 
     def record(self, **metrics: Tensor) -> None:
@@ -110,7 +117,8 @@ class Loop:
         for (name, _), value in zip(self._unread, values, strict=True):
             if not math.isfinite(value):
                 raise RunError(
-                    f"{name} became {value} in epoch {self.epoch} at or shortly before step {self.step}; try a lower lr or grad_clip (the last checkpoint is from before)"
+                    f"{name} became {value} in epoch {self.epoch} at or shortly before step {self.step}; try "
+                    "a lower lr or grad_clip (the last checkpoint is from before)"
                 )
             self._sums[name][0] += value
             self._sums[name][1] += 1
@@ -119,7 +127,13 @@ class Loop:
     def state(self) -> dict[str, Any]:
         """Return everything that going on needs, as tensors and plain data."""
         self.read_metrics()
-        return {"epoch": self.epoch, "step": self.step, "lr": self.lr, "history": self.history, "sums": dict(self._sums)}
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "lr": self.lr,
+            "history": self.history,
+            "sums": dict(self._sums),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up a state that `state` gave."""
@@ -140,7 +154,9 @@ def optimizer_state(optimizer: torch.optim.Optimizer, names: dict[str, nn.Parame
     return {name: dict(optimizer.state[p]) for name, p in names.items() if optimizer.state.get(p)}
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, names: dict[str, nn.Parameter], state: dict[str, dict[str, Tensor]]) -> None:
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, names: dict[str, nn.Parameter], state: dict[str, dict[str, Tensor]]
+) -> None:
     for name, entries in state.items():
         optimizer.state[names[name]] = {k: v.to(names[name].device) if v.dim() else v for k, v in entries.items()}
 

@@ -1,6 +1,7 @@
 """Accuracy, parameters, multiply-adds, memory, entropy of alpha.
 
-Multiply-adds are those of convolutions and linear layers, one multiplication with its addition counted once (the papers'
+Multiply-adds are those of convolutions and linear layers, one multiplication with its addition counted once (the
+papers'
 convention), as `torch.utils.flop_counter` finds them while the network runs.
 """
 
@@ -21,7 +22,9 @@ from sswp_lib.space.ops import BatchNorm, ReLUFirst
 
 
 @torch.no_grad()
-def accuracy(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, mean: Tensor, std: Tensor, batch_size: int = 500) -> dict[str, float]:
+def accuracy(
+    model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, mean: Tensor, std: Tensor, batch_size: int = 500
+) -> dict[str, float]:
     """Return {"top1", "top5"} in percent, on uint8 images (N, 3, S, S); `model` is in evaluation mode already."""
     top1 = top5 = 0
     for index in torch.arange(len(labels)).split(batch_size):
@@ -40,7 +43,9 @@ def parameters(model: nn.Module) -> int:
 @torch.no_grad()
 def multiply_adds(model: nn.Module, image_size: int) -> int:
     """Return the multiply-adds of one image of image_size x image_size in evaluation."""
-    from torch.utils.flop_counter import FlopCounterMode  # here, because it imports triton: half a second at every start of a notebook
+    from torch.utils.flop_counter import (
+        FlopCounterMode,
+    )  # here, because it imports triton: half a second at every start of a notebook
 
     was_training = model.training
     model.eval()
@@ -51,12 +56,16 @@ def multiply_adds(model: nn.Module, image_size: int) -> int:
     return counter.get_total_flops() // 2
 
 
-def sizes(genotype: Genotype, init_channels: int, num_classes: int, image_size: int, stem: str = "cifar") -> dict[str, int]:
+def sizes(
+    genotype: Genotype, init_channels: int, num_classes: int, image_size: int, stem: str = "cifar"
+) -> dict[str, int]:
     """Return the size of a genotype's network without building its weights.
 
     Returns:
-        {"parameters", "multiply_adds" (convolutions and linear layers), "elementwise"}. The last is what some tools count beside
-        them for one image: two operations an output of BatchNorm, one of each operation's ReLU, one an output of pooling.
+        {"parameters", "multiply_adds" (convolutions and linear layers), "elementwise"}. The last is what some tools
+        count beside
+        them for one image: two operations an output of BatchNorm, one of each operation's ReLU, one an output of
+            pooling.
     """
     elementwise = 0
 
@@ -101,7 +110,9 @@ def peak_memory(step: Callable[[], object], device: torch.device | str = "cpu") 
 
 
 def entropy(alpha: Tensor, present: Tensor) -> list[float]:
-    """Return, for each cell, the mean entropy of its edges' choice as a share of the greatest, log M: 1 uniform, 0 fixed."""
+    """Return, for each cell, the mean entropy of its edges' choice as a share of the greatest, log M: 1 uniform, 0
+    fixed.
+    """
     log_p = torch.log_softmax(alpha.detach().double(), dim=-1)
     edges = -(log_p.exp() * log_p).sum(-1) / math.log(alpha.shape[-1])  # (cells, 14)
     fixed = present.sum(-1) <= 1

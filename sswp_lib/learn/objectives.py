@@ -120,7 +120,12 @@ class BYOL(Objective):
         self.ema = ema
         self.projection_dim = projection_dim
         width = 2 * projection_dim
-        self.predictor = nn.Sequential(nn.Linear(projection_dim, width), nn.BatchNorm1d(width, track_running_stats=False), nn.ReLU(), nn.Linear(width, projection_dim))
+        self.predictor = nn.Sequential(
+            nn.Linear(projection_dim, width),
+            nn.BatchNorm1d(width, track_running_stats=False),
+            nn.ReLU(),
+            nn.Linear(width, projection_dim),
+        )
         self.target: nn.Module | None = None
 
     def head(self, num_features: int, num_classes: int) -> nn.Module:

@@ -21,7 +21,17 @@ from sswp_lib.learn.measure import entropy, multiply_adds, operation_counts, ope
 from sswp_lib.learn.objectives import Objective, build
 from sswp_lib.learn.phases import PHASES, cells_to_prune, phase, pruning_epochs
 from sswp_lib.learn.views import normalise, random_views
-from sswp_lib.space import Network, Paths, SuperNet, calibrate, changed_by_caps, load_concomitant, restore_unsampled, sample_paths, sample_two_paths
+from sswp_lib.space import (
+    Network,
+    Paths,
+    SuperNet,
+    calibrate,
+    changed_by_caps,
+    load_concomitant,
+    restore_unsampled,
+    sample_paths,
+    sample_two_paths,
+)
 
 
 class Search(Loop):
@@ -57,7 +67,9 @@ class Search(Loop):
         self.objective.to(self.device).attach(self.supernet)
         s = self.settings
         learnt = list(self._named_weights().values())
-        self.optimizer = torch.optim.SGD(learnt, lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay, foreach=True)
+        self.optimizer = torch.optim.SGD(
+            learnt, lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay, foreach=True
+        )
         self.alpha_optimizer = torch.optim.Adam([self.supernet.alpha], lr=s.alpha_lr, betas=(0.0, s.alpha_beta2))
 
     def _named_weights(self) -> dict[str, torch.nn.Parameter]:
@@ -90,7 +102,9 @@ class Search(Loop):
     def train_step(self) -> None:
         self.set_lr(self.optimizer, self.settings.lr, self.settings.min_lr, self.settings.schedule)
         if not self.batches or self.step == 0:
-            self.batches = epoch_batches(self.weights_half, self.settings.batch_size, self.config.seed, "weights", self.epoch)
+            self.batches = epoch_batches(
+                self.weights_half, self.settings.batch_size, self.config.seed, "weights", self.epoch
+            )
         self.weight_step(self.batches[self.step])
         steps_done = self.epoch * self.num_steps + self.step + 1
         if self.phase != PHASES[0] and steps_done % self.settings.alpha_every == 0 and self.supernet.num_searching:
@@ -126,11 +140,20 @@ class Search(Loop):
         alpha.grad = None
         self.record(alpha_loss=loss)
 
-    def loss(self, index: Tensor, g: torch.Generator, *extra: Paths, model: torch.nn.Module | None = None, objective: Objective | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self,
+        index: Tensor,
+        g: torch.Generator,
+        *extra: Paths,
+        model: torch.nn.Module | None = None,
+        objective: Objective | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the objective on fresh random views of the training images `index`, along the paths `extra`."""
         data, objective = self.data, objective or self.objective
         images = take(data.train, index, self.device)
-        views = [random_views(images, self.config.data.views, data.mean, data.std, g) for _ in range(objective.num_views)]
+        views = [
+            random_views(images, self.config.data.views, data.mean, data.std, g) for _ in range(objective.num_views)
+        ]
         labels = take(data.train_labels, index, self.device) if objective.needs_labels else None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.model.precision == "bfloat16"):
             return objective(model or self.supernet, views, labels, *extra)
@@ -172,7 +195,8 @@ class Search(Loop):
         """Prune what is left, compute BatchNorm's statistics, export.
 
         Returns:
-            The result as plain data (genotype, its size, what the caps changed, the objective before and after export), and the
+            The result as plain data (genotype, its size, what the caps changed, the objective before and after export),
+            and the
             supernet's remaining weights: the concomitant ones.
         """
         s, cells = self.settings, self.supernet.num_cells
@@ -191,7 +215,14 @@ class Search(Loop):
             "new_operations": sorted(map(list, new)),
             "operation_counts": operation_counts(genotype),
             "skip_share": skip_share(genotype),
-            "parameters": parameters(Network(genotype, self.config.model.init_channels, max(len(self.data.classes), 2), stem=self.config.model.stem)),
+            "parameters": parameters(
+                Network(
+                    genotype,
+                    self.config.model.init_channels,
+                    max(len(self.data.classes), 2),
+                    stem=self.config.model.stem,
+                )
+            ),
             "multiply_adds": multiply_adds(network, self.config.data.image_size),
             "pruned_at": {str(cell): epoch for cell, epoch in pruning_epochs(s, cells).items()},
             "images": len(self.data.train),
@@ -199,9 +230,11 @@ class Search(Loop):
         return result, weights
 
     def export(self) -> tuple[Network, frozenset[tuple[int, int]]]:
-        """Return the compact network with the concomitant weights and the supernet's head, and the (cell, edge) pairs whose operation is new.
+        """Return the compact network with the concomitant weights and the supernet's head, and the (cell, edge) pairs
+        whose operation is new.
 
-        With `edges="top2"` none is new and the network's outputs equal the supernet's exactly. With "all" a node that loses edges has other
+        With `edges="top2"` none is new and the network's outputs equal the supernet's exactly. With "all" a node that
+        loses edges has other
         sums, so BatchNorm's statistics are computed anew; and the caps may ask for operations that were pruned away.
         """
         s, model = self.settings, self.config.model
@@ -210,7 +243,9 @@ class Search(Loop):
             network = Network(genotype, model.init_channels, head=self.supernet.head, stem=model.stem)
         weights = self.supernet.state_dict()
         kept = [self.supernet.kept_paths().names(cell) for cell in range(genotype.num_cells)]
-        new = frozenset((c, e) for c in range(genotype.num_cells) for e, name in genotype.edges(c).items() if kept[c][e] != name)
+        new = frozenset(
+            (c, e) for c in range(genotype.num_cells) for e, name in genotype.edges(c).items() if kept[c][e] != name
+        )
         load_concomitant(network, weights, new)
         network = network.to(self.device, memory_format=torch.channels_last)
         if s.edges == "all":
@@ -229,14 +264,24 @@ class Search(Loop):
 
     @torch.no_grad()
     def _evaluate(self, model: torch.nn.Module, *extra: Paths) -> dict[str, float]:
-        """Return the objective's mean loss and accuracy in evaluation, on fixed views of training images of the alpha half."""
+        """Return the objective's mean loss and accuracy in evaluation, on fixed views of training images of the alpha
+        half.
+        """
         judge = self.objective
-        if self.settings.objective == "byol":  # compares with a target that has no exported counterpart; judged by contrast
+        if (
+            self.settings.objective == "byol"
+        ):  # compares with a target that has no exported counterpart; judged by contrast
             judge = build("simclr", self.config, self.settings.temperature)
         was_training = model.training
         model.eval()
         batches = [b for b in self._fixed_batches("evaluation", 10) if len(b) == self.settings.batch_size]
-        seen = [self.loss(index, generator(self.config.seed, "evaluation", i), *extra, model=model, objective=judge) for i, index in enumerate(batches)]
+        seen = [
+            self.loss(index, generator(self.config.seed, "evaluation", i), *extra, model=model, objective=judge)
+            for i, index in enumerate(batches)
+        ]
         model.train(was_training)
         count = len(batches)
-        return {"loss": sum(float(loss) for loss, _ in seen) / count, "accuracy": sum(float(metrics["accuracy"]) for _, metrics in seen) / count}
+        return {
+            "loss": sum(float(loss) for loss, _ in seen) / count,
+            "accuracy": sum(float(metrics["accuracy"]) for _, metrics in seen) / count,
+        }

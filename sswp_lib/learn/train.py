@@ -43,9 +43,15 @@ class Training(Loop):
         super().__init__(config)
         self.settings, self.data, self.device = config.train, data, torch.device(device)
         if genotype.num_cells != config.model.num_cells:
-            raise InputError(f"the genotype has {genotype.num_cells} cells, model.num_cells is {config.model.num_cells}; expected the same")
+            raise InputError(
+                f"the genotype has {genotype.num_cells} cells, model.num_cells is {config.model.num_cells}; "
+                "expected the same"
+            )
         if (weights is None) != (self.settings.init == "random"):
-            raise InputError(f"init is {self.settings.init!r} and weights are {'missing' if weights is None else 'given'}; only init='random' goes without")
+            raise InputError(
+                f"init is {self.settings.init!r} and weights are {'missing' if weights is None else 'given'}; "
+                "only init='random' goes without"
+            )
         self.objective = build(self.settings.objective, config, self.settings.temperature)
         self.train_index, self.validation_index = self._split()
         self.num_epochs = self.settings.epochs
@@ -62,19 +68,25 @@ class Training(Loop):
         data.test_set()
         return training_subset(labels, s.validation, s.labels, s.labels_per_class, self.config.seed)
 
-    def _build(self, genotype: Genotype, weights: dict[str, Tensor] | None, new_operations: frozenset[tuple[int, int]]) -> None:
+    def _build(
+        self, genotype: Genotype, weights: dict[str, Tensor] | None, new_operations: frozenset[tuple[int, int]]
+    ) -> None:
         s, model, num_classes = self.settings, self.config.model, max(len(self.data.classes), 1)
         auxiliary = s.auxiliary > 0 and self.objective.needs_labels and s.freeze == "none"
         with seeded(self.config.seed, "network"):
             network = Network(genotype, model.init_channels, num_classes, auxiliary, stem=model.stem)
             network.head = self.objective.head(network.num_features, num_classes)
-        self.report: LoadReport | None = load_concomitant(network, weights, new_operations) if weights is not None else None
+        self.report: LoadReport | None = (
+            load_concomitant(network, weights, new_operations) if weights is not None else None
+        )
         self.network = network.to(self.device, memory_format=torch.channels_last)
         if s.freeze == "backbone":
             self.network.requires_grad_(False)
             self.network.head.requires_grad_(True)
         learnt = [p for p in self.network.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.SGD(learnt, lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay, foreach=True)
+        self.optimizer = torch.optim.SGD(
+            learnt, lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay, foreach=True
+        )
 
     def train_step(self) -> None:
         s = self.settings
@@ -91,7 +103,9 @@ class Training(Loop):
         self.optimizer.step()
 
     def loss(self, index: Tensor, g: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the objective, and the auxiliary head's cross-entropy at its weight, on the training images `index`."""
+        """Return the objective, and the auxiliary head's cross-entropy at its weight, on the training images
+        `index`.
+        """
         s, data, config = self.settings, self.data, self.config
         images = take(data.train, index, self.device)
         labels = None
@@ -99,8 +113,12 @@ class Training(Loop):
             views = [training_images(images, s.shift, config.data.views.flip, s.cutout, data.mean, data.std, g)]
             labels = take(data.train_labels, index, self.device)
         else:
-            views = [random_views(images, config.data.views, data.mean, data.std, g) for _ in range(self.objective.num_views)]
-        drop_path = s.drop_path * self.epoch / max(self.num_epochs - 1, 1) if s.freeze == "none" else 0.0  # a probe sees whole features
+            views = [
+                random_views(images, config.data.views, data.mean, data.std, g) for _ in range(self.objective.num_views)
+            ]
+        drop_path = (
+            s.drop_path * self.epoch / max(self.num_epochs - 1, 1) if s.freeze == "none" else 0.0
+        )  # a probe sees whole features
         auxiliary: list[Tensor | None] = []
 
         def forward(x: Tensor) -> Tensor:
@@ -130,13 +148,19 @@ class Training(Loop):
         if part == "test":
             images, labels = data.test_set()
         else:
-            images, labels = take(data.train, self.validation_index, data.train.device), take(data.train_labels, self.validation_index, data.train.device)
+            images, labels = (
+                take(data.train, self.validation_index, data.train.device),
+                take(data.train_labels, self.validation_index, data.train.device),
+            )
         self.network.eval()
         return accuracy(self.network, images, labels, data.mean, data.std)
 
     def state(self) -> dict[str, Any]:
         names = dict(self.network.named_parameters())
-        return super().state() | {"network": self.network.state_dict(), "optimizer": optimizer_state(self.optimizer, names)}
+        return super().state() | {
+            "network": self.network.state_dict(),
+            "optimizer": optimizer_state(self.optimizer, names),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         super().restore(state)
@@ -147,7 +171,11 @@ class Training(Loop):
         """Evaluate the last epoch's network; return the result as plain data, and the weights."""
         s, result = self.settings, {}
         if self.report is not None:
-            result["taken_over"] = {"matched": len(self.report.matched), "new": len(self.report.new), "left_over": len(self.report.left_over)}
+            result["taken_over"] = {
+                "matched": len(self.report.matched),
+                "new": len(self.report.new),
+                "left_over": len(self.report.left_over),
+            }
         if self.objective.needs_labels:
             result |= self._accuracies()
         if s.calibrate:
@@ -157,13 +185,16 @@ class Training(Loop):
         result |= {
             "trained_on": len(self.train_index),
             "steps": self.num_epochs * self.num_steps,
-            "parameters": parameters(self.network) - (parameters(self.network.auxiliary_head) if self.network.auxiliary_head else 0),
+            "parameters": parameters(self.network)
+            - (parameters(self.network.auxiliary_head) if self.network.auxiliary_head else 0),
             "multiply_adds": multiply_adds(self.network, self.config.data.image_size),
         }
         return result, {name: t.detach().cpu().contiguous() for name, t in self.network.state_dict().items()}
 
     def _accuracies(self) -> dict[str, Any]:
-        """Return accuracies on the test set and, where one is held out, on the validation part; and the best validation epoch."""
+        """Return accuracies on the test set and, where one is held out, on the validation part; and the best validation
+        epoch.
+        """
         found: dict[str, Any] = {"test": self.evaluate("test")}
         if len(self.validation_index):
             found["validation"] = self.evaluate("validation")
@@ -171,7 +202,9 @@ class Training(Loop):
         return found | ({"best_validation_top1": max(seen)} if seen else {})
 
     def _calibrate(self) -> None:
-        """Recompute BatchNorm's statistics from up to 20 batches of training images, labelled or not; never of test images."""
+        """Recompute BatchNorm's statistics from up to 20 batches of training images, labelled or not; never of test
+        images.
+        """
         data, size = self.data, max(self.settings.batch_size, 100)
         held_out = torch.ones(len(data.train), dtype=torch.bool)
         held_out[self.validation_index] = False

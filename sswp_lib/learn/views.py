@@ -19,7 +19,12 @@ from torch import Tensor
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from kornia.color import rgb_to_grayscale
-    from kornia.enhance import adjust_brightness_accumulative, adjust_contrast_with_mean_subtraction, adjust_hue, adjust_saturation_with_gray_subtraction
+    from kornia.enhance import (
+        adjust_brightness_accumulative,
+        adjust_contrast_with_mean_subtraction,
+        adjust_hue,
+        adjust_saturation_with_gray_subtraction,
+    )
     from kornia.filters import gaussian_blur2d
 
 from sswp_lib.config import Views
@@ -56,8 +61,12 @@ def random_views(images: Tensor, config: Views, mean: Tensor, std: Tensor, g: to
     return _standardise(x, mean, std)
 
 
-def training_images(images: Tensor, shift: int, flip: bool, cutout: int, mean: Tensor, std: Tensor, g: torch.Generator) -> Tensor:
-    """Return a supervised training batch (DARTS): zero-padded and shifted by up to `shift` pixels, flipped, a square cut out."""
+def training_images(
+    images: Tensor, shift: int, flip: bool, cutout: int, mean: Tensor, std: Tensor, g: torch.Generator
+) -> Tensor:
+    """Return a supervised training batch (DARTS): zero-padded and shifted by up to `shift` pixels, flipped, a square
+    cut out.
+    """
     n, _, size, _ = images.shape
     x = normalise(images, mean, std)
     top, left = torch.randint(0, 2 * shift + 1, (2, n), generator=g)
@@ -73,8 +82,9 @@ def training_images(images: Tensor, shift: int, flip: bool, cutout: int, mean: T
         x = padded[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2) + zero.view(1, 3, 1, 1)
     if cutout:
         line = torch.arange(size)
-        near = lambda centre: ((line - centre[:, None] + cutout // 2) >= 0) & ((line - centre[:, None] + cutout // 2) < cutout)  # noqa: E731
-        hole = near(row)[:, None, :, None] & near(column)[:, None, None, :]  # (N, 1, S, S); cut short at the border
+        down, across = (line - centre[:, None] + cutout // 2 for centre in (row, column))
+        near = [(distance >= 0) & (distance < cutout) for distance in (down, across)]
+        hole = near[0][:, None, :, None] & near[1][:, None, None, :]  # (N, 1, S, S); cut short at the border
         x = x.masked_fill(hole.to(x.device), 0.0)
     return x.contiguous(memory_format=torch.channels_last)
 
@@ -88,7 +98,9 @@ def crop(x: Tensor, box: Tensor, flipped: Tensor, angle: Tensor) -> Tensor:
     size = x.shape[-1]
     position = (torch.arange(size) + 0.5) / size
     left, top, width, height = box.float().unbind(1)
-    columns = (position * width[:, None] - 0.5).clamp(min=0).minimum(width[:, None] - 1)  # stays inside its box, of the rotated image
+    columns = (
+        (position * width[:, None] - 0.5).clamp(min=0).minimum(width[:, None] - 1)
+    )  # stays inside its box, of the rotated image
     rows = (position * height[:, None] - 0.5).clamp(min=0).minimum(height[:, None] - 1)
     columns = torch.where(flipped[:, None], columns.flip(1), columns) + left[:, None]  # (N, S) in pixels
     rows = rows + top[:, None]
@@ -127,7 +139,9 @@ _COLOUR_CHANGES = (
 
 
 def _draw_crops(n: int, size: int, config: Views, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw boxes as torchvision's RandomResizedCrop does, without its rejections: too long a side is cut to the image."""
+    """Draw boxes as torchvision's RandomResizedCrop does, without its rejections: too long a side is cut to the
+    image.
+    """
     area = size * size * _uniform((n,), *config.crop_scale, g)
     aspect = _uniform((n,), math.log(ASPECT[0]), math.log(ASPECT[1]), g).exp()
     width, height = ((area * a).sqrt().round().clamp(1, size) for a in (aspect, 1 / aspect))

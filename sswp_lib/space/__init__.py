@@ -1,7 +1,15 @@
 """What is searched: operations, cells, paths, supernet, network. Knows tensors; no data, loss, optimiser or run."""
 
 from sswp_lib.space.cell import ProjectionHead
-from sswp_lib.space.genotype import CANDIDATES, EDGES, Genotype, changed_by_caps, derive, published_cells, reduction_cells
+from sswp_lib.space.genotype import (
+    CANDIDATES,
+    EDGES,
+    Genotype,
+    changed_by_caps,
+    derive,
+    published_cells,
+    reduction_cells,
+)
 from sswp_lib.space.network import LoadReport, Network, load_concomitant
 from sswp_lib.space.ops import OPERATIONS, calibrate
 from sswp_lib.space.paths import Paths, best_paths, restore_unsampled, sample_paths, sample_two_paths

@@ -33,7 +33,8 @@ class State(NamedTuple):
 
 
 Run = Callable[[int, int, nn.ModuleDict, State], Tensor | None]
-"""(cell, edge, the edge's operations by name, the node it leaves) -> the edge's output, or None where the edge is gone."""
+"""(cell, edge, the edge's operations by name, the node it leaves) -> the edge's output, or None where the edge is gone.
+"""
 
 
 class Cell(nn.Module):
@@ -62,7 +63,9 @@ class Cell(nn.Module):
             built = {name: OPERATIONS[name](C, stride, affine, momentum) for name in names}
             self.edges[str(edge)] = nn.ModuleDict(built)
 
-    def forward(self, before_last: Tensor, last: Tensor, run: Callable[[int, nn.ModuleDict, State], Tensor | None]) -> Tensor:
+    def forward(
+        self, before_last: Tensor, last: Tensor, run: Callable[[int, nn.ModuleDict, State], Tensor | None]
+    ) -> Tensor:
         """Sum the edges into each node; return the four nodes concatenated, (N, 4C, H', W')."""
         nodes = [self.preprocess0(before_last), self.preprocess1(last)]
         states = [State(x, F.relu(x)) for x in nodes]  # never in place: the map belongs to other edges too
@@ -71,7 +74,9 @@ class Cell(nn.Module):
             operations = self.edges[str(edge)] if str(edge) in self.edges else None
             output = run(edge, operations, states[source]) if operations else None
             if output is not None:
-                node_input = output if node_input is None else node_input + output  # not in place: a skip returns its input
+                node_input = (
+                    output if node_input is None else node_input + output
+                )  # not in place: a skip returns its input
             if source == node - 1:
                 nodes.append(node_input)
                 if node < NUM_NODES + 1:  # no edge leaves the last
@@ -107,7 +112,14 @@ class CellStack(nn.Module):
         stem: "cifar" (3x3 convolution to 3C) or "imagenet" (three stride-2 convolutions).
     """
 
-    def __init__(self, init_channels: int, operations: Sequence[dict[int, Sequence[str]]], stem: str, affine: bool, momentum: float | None):
+    def __init__(
+        self,
+        init_channels: int,
+        operations: Sequence[dict[int, Sequence[str]]],
+        stem: str,
+        affine: bool,
+        momentum: float | None,
+    ):
         super().__init__()
         if stem not in STEMS:
             raise InputError(f"stem is {stem!r}; expected one of {', '.join(STEMS)}")
@@ -141,7 +153,9 @@ class CellStack(nn.Module):
 
 def pool(feature_map: Tensor) -> Tensor:
     """Global average pool: (N, D, H, W) -> (N, D)."""
-    return F.avg_pool2d(feature_map, feature_map.shape[2:]).flatten(1)  # mean(dim=(2, 3)) would lose channels_last in its gradient
+    return F.avg_pool2d(feature_map, feature_map.shape[2:]).flatten(
+        1
+    )  # mean(dim=(2, 3)) would lose channels_last in its gradient
 
 
 class ProjectionHead(nn.Sequential):

@@ -1,11 +1,16 @@
 """Depthwise convolution with a backward pass that is fast on the CPU as well.
 
-The candidates spend most of their time here. On a CPU torch's own gradients of dilated and 5x5 depthwise convolutions fall back to
+The candidates spend most of their time here. On a CPU torch's own gradients of dilated and 5x5 depthwise convolutions
+fall back to
 slow loops; two identities avoid them, exactly but for the order of summation:
-the gradient to the input of a stride-1 convolution is the convolution of the gradient with the kernel turned by 180 degrees,
-and a convolution with dilation 2 is an undilated one on each of the four grids of every second pixel (with stride 2 too, on one of them).
-Measured on two cores at (32, 36, 32, 32): gradient to the input, 5x5 dilated, 6.7 -> 0.6 ms; to the 3x3 dilated weights, 3.3 -> 1.6 ms.
-On an accelerator torch's own convolution runs. Tried without gain: 5x5 weight gradients from 3x3 blocks (the copies cost more).
+the gradient to the input of a stride-1 convolution is the convolution of the gradient with the kernel turned by 180
+degrees,
+and a convolution with dilation 2 is an undilated one on each of the four grids of every second pixel (with stride 2
+too, on one of them).
+Measured on two cores at (32, 36, 32, 32): gradient to the input, 5x5 dilated, 6.7 -> 0.6 ms; to the 3x3 dilated
+weights, 3.3 -> 1.6 ms.
+On an accelerator torch's own convolution runs. Tried without gain: 5x5 weight gradients from 3x3 blocks (the copies
+cost more).
 """
 
 from __future__ import annotations
@@ -19,7 +24,9 @@ SMALL_MAP = 8  # pixels; below it torch's 5x5 dilated weight gradient reads most
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """One k x k filter a channel, no bias, "same" padding: (N, C, H, W) -> (N, C, ceil(H / stride), ceil(W / stride))."""
+    """One k x k filter a channel, no bias, "same" padding: (N, C, H, W) -> (N, C, ceil(H / stride), ceil(W /
+    stride)).
+    """
 
     def __init__(self, C: int, kernel: int, stride: int = 1, dilation: int = 1):
         super().__init__(C, C, kernel, stride, dilation * (kernel - 1) // 2, dilation, groups=C, bias=False)
@@ -38,7 +45,9 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 def subsample(x: Tensor, offset: int = 0) -> Tensor:
-    """Return x[:, :, offset::2, offset::2]; its gradient keeps x's memory layout, where torch's own would lose channels_last."""
+    """Return x[:, :, offset::2, offset::2]; its gradient keeps x's memory layout, where torch's own would lose
+    channels_last.
+    """
     return _Subsample.apply(x, offset)
 
 
@@ -57,7 +66,11 @@ class _Subsample(torch.autograd.Function):
 
 
 def _layout(x: Tensor) -> torch.memory_format:
-    return torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous() else torch.contiguous_format
+    return (
+        torch.channels_last
+        if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+        else torch.contiguous_format
+    )
 
 
 class _Depthwise(torch.autograd.Function):

@@ -55,12 +55,20 @@ class Genotype(BaseModel):
             for position, (name, source) in enumerate(cell):
                 node = 2 + position // 2
                 if name not in CANDIDATES:
-                    raise ValueError(f"cell {i}, pair {position}: unknown operation {name!r}{suggest(name, CANDIDATES)}")
+                    raise ValueError(
+                        f"cell {i}, pair {position}: unknown operation {name!r}{suggest(name, CANDIDATES)}"
+                    )
                 if not 0 <= source < node:
-                    raise ValueError(f"cell {i}, pair {position}: input {source} is out of range; node {node} takes inputs 0 to {node - 1}")
+                    raise ValueError(
+                        f"cell {i}, pair {position}: input {source} is out of range; node {node} takes inputs "
+                        f"0 to {node - 1}"
+                    )
             for pair in range(0, 2 * NUM_NODES, 2):
                 if cell[pair][1] == cell[pair + 1][1]:
-                    raise ValueError(f"cell {i}, pairs {pair} and {pair + 1}: both enter node {2 + pair // 2} from input {cell[pair][1]}; expected two different inputs")
+                    raise ValueError(
+                        f"cell {i}, pairs {pair} and {pair + 1}: both enter node {2 + pair // 2} from input "
+                        f"{cell[pair][1]}; expected two different inputs"
+                    )
         return cells
 
     @property
@@ -69,7 +77,9 @@ class Genotype(BaseModel):
 
     def edges(self, cell: int) -> dict[int, str]:
         """Return {edge index (0-13): operation} of one cell, in edge order."""
-        found = {EDGE_INDEX[source, 2 + position // 2]: name for position, (name, source) in enumerate(self.cells[cell])}
+        found = {
+            EDGE_INDEX[source, 2 + position // 2]: name for position, (name, source) in enumerate(self.cells[cell])
+        }
         return dict(sorted(found.items()))
 
     def to_json(self) -> str:
@@ -85,7 +95,9 @@ class Genotype(BaseModel):
 
     @classmethod
     def published(cls, name: str, num_cells: int = 20) -> Genotype:
-        """Return a published pair of cells (DARTS_V1, DARTS_V2, PDARTS, PC_DARTS_CIFAR, PC_DARTS_IMAGENET), stacked to `num_cells`."""
+        """Return a published pair of cells (DARTS_V1, DARTS_V2, PDARTS, PC_DARTS_CIFAR, PC_DARTS_IMAGENET), stacked to
+        `num_cells`.
+        """
         known = published_cells()
         if name not in known:
             raise InputError(f"no published genotype {name!r}{suggest(name, known)}")
@@ -100,7 +112,9 @@ def published_cells() -> dict[str, dict[str, list]]:
     return json.loads(text)["genotypes"]
 
 
-def derive(alpha: Tensor, max_skips: int | None = 2, max_pools: int | None = 2, candidates: tuple[str, ...] = CANDIDATES) -> Genotype:
+def derive(
+    alpha: Tensor, max_skips: int | None = 2, max_pools: int | None = 2, candidates: tuple[str, ...] = CANDIDATES
+) -> Genotype:
     """Turn architecture parameters into a genotype (paper, section 3.4; DARTS, section 2.4).
 
     Each node keeps its two incoming edges whose best operation has the highest softmax probability. Then, cell
@@ -117,10 +131,14 @@ def derive(alpha: Tensor, max_skips: int | None = 2, max_pools: int | None = 2, 
     return Genotype(cells=[derive_cell(cell, max_skips, max_pools, candidates) for cell in alpha])
 
 
-def derive_cell(alpha: Tensor, max_skips: int | None, max_pools: int | None, candidates: tuple[str, ...] = CANDIDATES) -> list[tuple[str, int]]:
+def derive_cell(
+    alpha: Tensor, max_skips: int | None, max_pools: int | None, candidates: tuple[str, ...] = CANDIDATES
+) -> list[tuple[str, int]]:
     """Derive one cell from its (14, M) parameters: 8 pairs (operation, input), by node and then by input."""
     probabilities = torch.softmax(alpha.detach().double(), dim=-1).tolist()  # 14 lists of M; ties fall to the first
-    ranking = [(p, edge, name) for edge, row in enumerate(probabilities) for p, name in zip(row, candidates, strict=True)]
+    ranking = [
+        (p, edge, name) for edge, row in enumerate(probabilities) for p, name in zip(row, candidates, strict=True)
+    ]
     ranking.sort(key=lambda entry: -entry[0])  # stable
     kept: dict[int, tuple[float, str]] = {}
     for edges in EDGES_OF_NODE.values():
@@ -134,7 +152,12 @@ def derive_cell(alpha: Tensor, max_skips: int | None, max_pools: int | None, can
     return [(kept[edge][1], EDGES[edge][0]) for edge in sorted(kept)]
 
 
-def _cap(kept: dict[int, tuple[float, str]], ranking: list[tuple[float, int, str]], capped: tuple[str, ...], limit: int | None) -> None:
+def _cap(
+    kept: dict[int, tuple[float, str]],
+    ranking: list[tuple[float, int, str]],
+    capped: tuple[str, ...],
+    limit: int | None,
+) -> None:
     """Replace the weakest operations of the kind `capped` until at most `limit` are left; changes `kept`."""
     held = sorted((p, edge) for edge, (p, name) in kept.items() if name in capped)
     surplus = len(held) - limit if limit is not None else 0
@@ -145,8 +168,13 @@ def _cap(kept: dict[int, tuple[float, str]], ranking: list[tuple[float, int, str
         kept[chosen] = (p, name)
 
 
-def changed_by_caps(alpha: Tensor, max_skips: int | None, max_pools: int | None, candidates: tuple[str, ...] = CANDIDATES) -> int:
+def changed_by_caps(
+    alpha: Tensor, max_skips: int | None, max_pools: int | None, candidates: tuple[str, ...] = CANDIDATES
+) -> int:
     """Count the (operation, input) pairs of the whole network that the caps replaced."""
     free = derive(alpha, None, None, candidates)
     capped = derive(alpha, max_skips, max_pools, candidates)
-    return sum(len(set(b.items()) - set(a.items())) for a, b in zip(map(free.edges, range(free.num_cells)), map(capped.edges, range(capped.num_cells)), strict=True))
+    return sum(
+        len(set(b.items()) - set(a.items()))
+        for a, b in zip(map(free.edges, range(free.num_cells)), map(capped.edges, range(capped.num_cells)), strict=True)
+    )

@@ -70,13 +70,17 @@ class Network(CellStack):
         """Return the head's output: class scores (N, num_classes). No drop-path, no auxiliary head."""
         return self.head(self.features(x))
 
-    def forward_train(self, x: Tensor, drop_path: float = 0.0, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor | None]:
+    def forward_train(
+        self, x: Tensor, drop_path: float = 0.0, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Return (output, auxiliary output or None), with drop-path at the given rate.
 
         Drop-path zeroes an edge's output for single images of the batch and scales the others by 1/(1 - rate);
         never on an identity. `generator`, on the CPU, draws the masks, all in one call.
         """
-        maps = self.maps(x, _dropping(len(self.cells), len(x), drop_path, generator, x.device) if drop_path > 0 else _run)
+        maps = self.maps(
+            x, _dropping(len(self.cells), len(x), drop_path, generator, x.device) if drop_path > 0 else _run
+        )
         auxiliary = self.auxiliary_head(maps[self.auxiliary_cell]) if self.auxiliary_head is not None else None
         return self.head(pool(maps[-1])), auxiliary
 
@@ -116,23 +120,33 @@ LEFT_BY_DESIGN = ("head.", "alpha", "present", "auxiliary_head.")
 
 
 @torch.no_grad()
-def load_concomitant(network: Network, weights: dict[str, Tensor], new_operations: frozenset[tuple[int, int]] = frozenset()) -> LoadReport:
+def load_concomitant(
+    network: Network, weights: dict[str, Tensor], new_operations: frozenset[tuple[int, int]] = frozenset()
+) -> LoadReport:
     """Copy the weights found on the way into the compact network, strictly.
 
-    Taken over: the stem, the cells' preprocessing, each kept operation of each kept edge. New: the classifier, the auxiliary head,
-    and BatchNorm's scale and shift where the source has none (they start at 1 and 0, which changes no output). Left over:
+    Taken over: the stem, the cells' preprocessing, each kept operation of each kept edge. New: the classifier, the
+    auxiliary head,
+    and BatchNorm's scale and shift where the source has none (they start at 1 and 0, which changes no output). Left
+    over:
     alpha, the source's head, and the edges that the genotype does not keep.
 
     Args:
         weights: a supernet's or a network's state_dict.
-        new_operations: (cell, edge) pairs that may be absent from `weights`: caps at export can ask for an operation that
+        new_operations: (cell, edge) pairs that may be absent from `weights`: caps at export can ask for an operation
+            that
             was pruned away (`edges="all"`); its weights are then new, and reported so.
 
     Raises:
         InputError: a tensor is missing, or has another shape (another width); nothing has been copied then.
     """
     report, wrong = LoadReport(), []
-    affine = {f"{name}.{part}" for name, module in network.named_modules() if isinstance(module, BatchNorm) for part in ("weight", "bias")}
+    affine = {
+        f"{name}.{part}"
+        for name, module in network.named_modules()
+        if isinstance(module, BatchNorm)
+        for part in ("weight", "bias")
+    }
     allowed = tuple(f"cells.{cell}.edges.{edge}." for cell, edge in new_operations)
     own = network.state_dict()
     for name, tensor in own.items():
@@ -149,11 +163,16 @@ def load_concomitant(network: Network, weights: dict[str, Tensor], new_operation
     taken = set(report.matched)
     report.left_over.extend(name for name in weights if name not in taken)
     edges = {f"cells.{cell}.edges.{edge}." for cell in range(len(network.cells)) for edge in range(len(EDGES))}
-    strange = [name for name in report.left_over if not name.startswith(LEFT_BY_DESIGN) and not name.startswith(tuple(edges))]
+    strange = [
+        name for name in report.left_over if not name.startswith(LEFT_BY_DESIGN) and not name.startswith(tuple(edges))
+    ]
     wrong.extend(f"{name} has no place in this network" for name in strange)
     if wrong:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        raise InputError(f"these weights do not fit the network: {wrong[0]}{more}; check init_channels, num_cells, stem and that genotype and weights come from one run")
+        raise InputError(
+            f"these weights do not fit the network: {wrong[0]}{more}; check init_channels, num_cells, stem "
+            "and that genotype and weights come from one run"
+        )
     for name in report.matched:
         own[name].copy_(weights[name])
     return report

@@ -37,7 +37,16 @@ class BatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.training and self.momentum is None:
             return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
-        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum or 0.0, self.eps)
+        return F.batch_norm(
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.training,
+            self.momentum or 0.0,
+            self.eps,
+        )
 
 
 @torch.no_grad()
@@ -54,7 +63,9 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor], forward: Callable[[Te
 
     def add(layer: BatchNorm, inputs: tuple[Tensor]) -> None:
         var, mean = torch.var_mean(inputs[0].float(), dim=(0, 2, 3))  # unbiased, as in BatchNorm's running variance
-        total = sums.setdefault(layer, [torch.zeros_like(mean), torch.zeros_like(var), torch.zeros((), device=mean.device)])
+        total = sums.setdefault(
+            layer, [torch.zeros_like(mean), torch.zeros_like(var), torch.zeros((), device=mean.device)]
+        )
         for old, new in zip(total, (mean, var, 1.0), strict=True):
             old += new
 
@@ -98,7 +109,9 @@ def relu_conv_bn(C_in: int, C_out: int, affine: bool = True, momentum: float | N
 
 
 class ReLUFirst(nn.Sequential):
-    """Layers of which the first is a ReLU. A cell computes that ReLU once for all edges that leave a node, and hands it in."""
+    """Layers of which the first is a ReLU. A cell computes that ReLU once for all edges that leave a node, and hands it
+    in.
+    """
 
     def forward(self, x: Tensor, rectified: Tensor | None = None) -> Tensor:
         first, *others = self
@@ -108,7 +121,9 @@ class ReLUFirst(nn.Sequential):
         return x
 
 
-def _depthwise_separable(C: int, kernel: int, stride: int, dilation: int, affine: bool, momentum: float | None) -> list[nn.Module]:
+def _depthwise_separable(
+    C: int, kernel: int, stride: int, dilation: int, affine: bool, momentum: float | None
+) -> list[nn.Module]:
     return [
         nn.ReLU(),  # never in place: the input belongs to other edges too
         DepthwiseConv2d(C, kernel, stride, dilation),

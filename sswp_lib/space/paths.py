@@ -54,7 +54,9 @@ def sample_paths(
     searching = searching_edges(present)
     probabilities = torch.softmax(torch.zeros_like(alpha) if uniform else alpha, dim=-1)  # (cells, 14, M)
     drawn = _draw(probabilities, 1, generator).squeeze(-1)  # (cells, 14)
-    rate = torch.tensor([skip_dropout if name in SKIPS else pool_dropout if name in POOLS else 0.0 for name in candidates])
+    rate = torch.tensor(
+        [skip_dropout if name in SKIPS else pool_dropout if name in POOLS else 0.0 for name in candidates]
+    )
     if rate.any():
         learnable = torch.tensor([name not in NON_PARAMETERISED for name in candidates])
         again = _draw(probabilities * learnable, 1, generator).squeeze(-1)
@@ -85,7 +87,9 @@ def sample_two_paths(alpha: Tensor, present: Tensor, generator: torch.Generator)
     p_active = torch.softmax(alpha.gather(-1, chosen), dim=-1)[..., 0]  # (cells, 14), differentiable
     gates = 1 + (p_active - p_active.detach())  # straight through; the brackets make its value exactly 1
     none = torch.full_like(active, -1)
-    return Paths(torch.where(searching, active, kept_operations(present)), torch.where(searching, inactive, none), gates)
+    return Paths(
+        torch.where(searching, active, kept_operations(present)), torch.where(searching, inactive, none), gates
+    )
 
 
 def best_paths(alpha: Tensor, present: Tensor) -> Paths:
@@ -116,7 +120,9 @@ def searching_edges(present: Tensor) -> Tensor:
 
 def kept_operations(present: Tensor) -> Tensor:
     """Return (cells, 14): the one operation of a pruned edge, -1 where none is left."""
-    return torch.where(present.any(-1), present.int().argmax(-1), torch.full(present.shape[:-1], -1, device=present.device))
+    return torch.where(
+        present.any(-1), present.int().argmax(-1), torch.full(present.shape[:-1], -1, device=present.device)
+    )
 
 
 def _draw(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -83,7 +83,9 @@ class SuperNet(CellStack):
         """Return the head's output for images x (N, 3, H, W) along `paths`."""
         return self.head(self.features(x, paths))
 
-    def prune(self, cell: int, edges: str = "all", max_skips: int | None = 2, max_pools: int | None = 2) -> dict[int, str]:
+    def prune(
+        self, cell: int, edges: str = "all", max_skips: int | None = 2, max_pools: int | None = 2
+    ) -> dict[int, str]:
         """Fix one cell: drop all but the chosen operations, and return {edge: operation} that stay.
 
         `edges="all"` keeps on each of the 14 edges the operation with the highest alpha (the paper);
@@ -94,7 +96,9 @@ class SuperNet(CellStack):
         if edges not in EDGE_CHOICES:
             raise InputError(f"edges is {edges!r}; expected one of {', '.join(EDGE_CHOICES)}")
         if not searching_edges(self.present[cell]).any():
-            raise InputError(f"cell {cell} is pruned already; expected one of the {self.num_searching} that still search")
+            raise InputError(
+                f"cell {cell} is pruned already; expected one of the {self.num_searching} that still search"
+            )
         if edges == "all":
             best = self.alpha[cell].argmax(-1).tolist()
             keep = {edge: self.candidates[k] for edge, k in enumerate(best)}

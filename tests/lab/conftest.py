@@ -1,4 +1,6 @@
-"""A folder of runs for each test, one finished search that is made once and copied, and the command called in this process."""
+"""A folder of runs for each test, one finished search that is made once and copied, and the command called in this
+process.
+"""
 
 import shutil
 import sys

@@ -19,7 +19,9 @@ COMMANDS = ("search", "train", "runs", "show", "settings", "reproduce")
 
 def test_module_runs_as_a_command(tmp_path):
     arguments = [sys.executable, "-m", "sswp_lib", "search", "--preset", "smok"]
-    done = subprocess.run(arguments, capture_output=True, text=True, env=os.environ | {"SSWP_RUNS": str(tmp_path)}, check=False)
+    done = subprocess.run(
+        arguments, capture_output=True, text=True, env=os.environ | {"SSWP_RUNS": str(tmp_path)}, check=False
+    )
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == "sswp: unknown preset 'smok'; did you mean 'smoke'?\n"
 
@@ -74,14 +76,28 @@ def test_train_from_a_genotype(call, tmp_path, given):
 
 def test_published_cells_make_a_network_of_the_configurations_depth(call, monkeypatch):
     seen = []
-    monkeypatch.setattr(runs, "train", lambda config, source, *a: seen.append((source.num_cells, config.model.num_cells)) or exit(0))
-    for arguments in (["--preset", "paper"], ["--preset", "paper", "--data", "imagenet"], ["--preset", "smoke", "--set", "model.num_cells=5"]):
+    monkeypatch.setattr(
+        runs, "train", lambda config, source, *a: seen.append((source.num_cells, config.model.num_cells)) or exit(0)
+    )
+    for arguments in (
+        ["--preset", "paper"],
+        ["--preset", "paper", "--data", "imagenet"],
+        ["--preset", "smoke", "--set", "model.num_cells=5"],
+    ):
         call("train", "DARTS_V2", *arguments, "--device", "cpu")
     assert seen == [(20, 20), (14, 14), (5, 5)]
 
 
 def test_training_takes_classes_and_views_from_its_search(call, runs_folder, tmp_path):
-    own = [*TINY_RUN, "--set", 'data.classes=["3","5"]', "--set", "data.views.rotation=5", "--set", "search.batch_size=50"]
+    own = [
+        *TINY_RUN,
+        "--set",
+        'data.classes=["3","5"]',
+        "--set",
+        "data.views.rotation=5",
+        "--set",
+        "search.batch_size=50",
+    ]
     name = call("search", *own)[1].splitlines()[0]
     short = [*TINY_RUN, "--set", "train.epochs=1", "--set", "train.batch_size=2"]
     data = runs.find(call("train", name, *short)[1].splitlines()[0]).config["data"]
@@ -106,7 +122,10 @@ def test_training_takes_classes_and_views_from_its_search(call, runs_folder, tmp
         (["search", "--set", "search.ratios=[0.5,0.5,0]"], "no time for pruning"),
         (["search", "--set", "search.ratios=[0.9,0.4,-0.3]"], "between 0 and 1"),
         (["search", "--set", "search.batch_size=100000"], "batch_size 100000 is larger than the"),
-        (["search", "--set", "data.views.crop_scale=[-1,1]"], "data.views.crop_scale.0: Input should be greater than 0 (got -1"),
+        (
+            ["search", "--set", "data.views.crop_scale=[-1,1]"],
+            "data.views.crop_scale.0: Input should be greater than 0 (got -1",
+        ),
         (["search", "--set", "data.views.blur_sigma=[0,1]"], "data.views.blur_sigma.0"),
         (["search", "--set", "data.views.jitter=[1,1,1,0.9]"], "data.views.jitter.3"),
         (["search", "--set", 'data.classes=["1","1"]'], "names '1' twice"),
@@ -119,7 +138,10 @@ def test_training_takes_classes_and_views_from_its_search(call, runs_folder, tmp
         (["train", "DARTS_V2", "--init", "concomitant"], "without weights"),
         (["train", "DARTS_V2", "--labels", "2"], "labels"),
         (["train", "DARTS_V2", "--set", "model.num_cells=abc"], "model.num_cells"),
-        (["train", "DARTS_V2", "--init", "simclr", "--weights", "w.safetensors"], "weights 'w.safetensors' are given, but init is 'simclr'"),
+        (
+            ["train", "DARTS_V2", "--init", "simclr", "--weights", "w.safetensors"],
+            "weights 'w.safetensors' are given, but init is 'simclr'",
+        ),
         (["train", "DARTS_V2", "--set", "train.batch_size=5000"], "batch_size 5000 is larger than the"),
         (["train", "DARTS_V2", "--set", "train.labels_per_class=5000"], "5000 labels per class"),
         (["show", "search-0000"], "no finished run 'search-0000'"),
@@ -133,7 +155,9 @@ def test_wrong_input_is_one_line(refused, arguments, expected):
     assert expected in refused(arguments[0], *more, *arguments[1:])
 
 
-@pytest.mark.parametrize("arguments", [["search", "--epochs", "3"], ["serch"], ["train"], ["search", "--seed", "-1"], ["show"]])
+@pytest.mark.parametrize(
+    "arguments", [["search", "--epochs", "3"], ["serch"], ["train"], ["search", "--seed", "-1"], ["show"]]
+)
 def test_wrong_usage_is_explained(call, arguments):
     status, out, err = call(*arguments)
     assert status == 2 and "Usage" in err and "Traceback" not in out + err
@@ -170,7 +194,9 @@ def test_search_needs_no_labels_and_training_says_that_it_does(call, refused, tm
     assert status == 0 and runs.find(name).result["images"] == 20
     assert "needs labels" in refused("train", name, *ON_FOLDER, "--data", f"folder:{folder}")
     assert "--data folder:PATH" in refused("train", name, *ON_FOLDER)
-    assert "needs labels" in refused("search", *ON_FOLDER, "--data", f"folder:{folder}", "--set", "search.objective=supervised")
+    assert "needs labels" in refused(
+        "search", *ON_FOLDER, "--data", f"folder:{folder}", "--set", "search.objective=supervised"
+    )
 
 
 def test_training_without_test_images_says_so(refused, tmp_path):
@@ -188,5 +214,7 @@ def test_images_of_other_sizes_and_modes_are_taken(call, tmp_path):
     status, out, err = call("search", *ON_FOLDER, "--data", f"folder:{folder}")
     assert status == 0, err
     assert runs.find(out.splitlines()[0]).result["images"] == 27
-    status, out, err = call("train", out.splitlines()[0], *ON_FOLDER, "--data", f"folder:{folder}", "--init", "concomitant")
+    status, out, err = call(
+        "train", out.splitlines()[0], *ON_FOLDER, "--data", f"folder:{folder}", "--init", "concomitant"
+    )
     assert status == 0, err

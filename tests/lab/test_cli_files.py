@@ -20,7 +20,10 @@ def test_unknown_operation_in_a_genotype(refused, tmp_path):
         cells[1][3][0] = "sep_conv_3x4"
 
     line = refused("train", genotype_file(tmp_path, change), *TINY_RUN)
-    assert "genotype.json" in line and "cell 1, pair 3: unknown operation 'sep_conv_3x4'; did you mean 'sep_conv_3x3'?" in line
+    assert (
+        "genotype.json" in line
+        and "cell 1, pair 3: unknown operation 'sep_conv_3x4'; did you mean 'sep_conv_3x3'?" in line
+    )
 
 
 @pytest.mark.parametrize("source", [5, -1])
@@ -90,7 +93,14 @@ def test_damaged_record(refused, finished, runs_folder, content):
 
 def test_a_measurement_is_nothing_to_train(refused, runs_folder):
     (runs_folder / "memory-1").mkdir(parents=True)
-    record = {"name": "memory-1", "kind": "memory", "config": {"data": {"image_size": 8}, "model": {"num_cells": 2}}, "seed": 0, "result": {}, "provenance": {"seconds": 1}}
+    record = {
+        "name": "memory-1",
+        "kind": "memory",
+        "config": {"data": {"image_size": 8}, "model": {"num_cells": 2}},
+        "seed": 0,
+        "result": {},
+        "provenance": {"seconds": 1},
+    }
     (runs_folder / "memory-1" / "record.json").write_text(json.dumps(record))
     assert "without a genotype" in refused("train", "memory-1", *TINY_RUN)
 

@@ -23,7 +23,11 @@ def closed():
 
 def frame(values: dict[str, list[float]]) -> pd.DataFrame:
     return pd.DataFrame(
-        [{"arm": arm, "seed": s, "scratch": v, "fine-tuned": v + 1, "parameters": 1000 * (i + 1)} for i, (arm, row) in enumerate(values.items()) for s, v in enumerate(row)]
+        [
+            {"arm": arm, "seed": s, "scratch": v, "fine-tuned": v + 1, "parameters": 1000 * (i + 1)}
+            for i, (arm, row) in enumerate(values.items())
+            for s, v in enumerate(row)
+        ]
     )
 
 
@@ -35,14 +39,18 @@ def test_half_width_is_students():
 
 
 def test_arms_show_every_seed_the_means_and_the_paper():
-    figure = comparisons.arms(frame({"SL": [90.0, 92.0], "SSL": [93.0, 97.0]}), ["SL", "SSL"], reported={"SL": 2.92, "SSL": 2.65})
+    figure = comparisons.arms(
+        frame({"SL": [90.0, 92.0], "SSL": [93.0, 97.0]}), ["SL", "SSL"], reported={"SL": 2.92, "SSL": 2.65}
+    )
     paper, scratch, tuned = figure.axes
     assert paper.lines[0].get_xdata() == pytest.approx([97.08, 97.35])
     points = [line.get_xdata().tolist() for line in scratch.lines if line.get_marker() == "."]
     assert points == [[90.0, 92.0], [93.0, 97.0]]
     assert [line.get_xdata()[0] for line in tuned.lines if line.get_marker() == "o"] == [92.0, 96.0]
     assert [text.get_text() for text in paper.get_yticklabels()] == ["SL", "SSL"]
-    assert scratch.get_xlim() == tuned.get_xlim() != paper.get_xlim() and scratch.get_xlim()[1] < 101  # an interval from 69.6 to 120.4 ends there
+    assert (
+        scratch.get_xlim() == tuned.get_xlim() != paper.get_xlim() and scratch.get_xlim()[1] < 101
+    )  # an interval from 69.6 to 120.4 ends there
 
 
 def test_equal_seeds_are_drawn_beside_each_other():
@@ -52,7 +60,9 @@ def test_equal_seeds_are_drawn_beside_each_other():
 def test_by_fraction_draws_means_and_bands():
     rows = [("random", f, s, 50 + 40 * f + s) for f in (0.1, 0.5) for s in (0, 1)]
     axes = comparisons.by_fraction(pd.DataFrame(rows, columns=["init", "fraction", "seed", "test"])).axes[0]
-    assert axes.lines[0].get_xdata() == pytest.approx([10, 50]) and axes.lines[0].get_ydata() == pytest.approx([54.5, 70.5])
+    assert axes.lines[0].get_xdata() == pytest.approx([10, 50]) and axes.lines[0].get_ydata() == pytest.approx(
+        [54.5, 70.5]
+    )
     assert len(axes.collections) == 1
 
 
@@ -61,7 +71,11 @@ def test_along_and_sizes_draw_every_arm():
     axes = comparisons.along({"epochs": values}, {"epochs": ["10 epochs", "20 epochs"]}).axes[0]
     assert [line.get_ydata().tolist() for line in axes.lines if line.get_marker() == "o"] == [[2.0, 4.0]]
     assert [text.get_text() for text in axes.get_xticklabels()] == ["10", "20"]
-    points = [line for line in comparisons.size_against_accuracy(values, ["10 epochs", "20 epochs"]).axes[0].lines if len(line.get_xdata()) == 1 and line.get_marker() in "os"]
+    points = [
+        line
+        for line in comparisons.size_against_accuracy(values, ["10 epochs", "20 epochs"]).axes[0].lines
+        if len(line.get_xdata()) == 1 and line.get_marker() in "os"
+    ]
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in points] == [(1.0, 2.0), (2.0, 4.0)]
 
 
@@ -70,9 +84,13 @@ def test_curves_of_searches_and_norms(finished):
     loss, entropy = comparisons.through_phases(done, ["SSL", "SSL+FPP"]).axes
     assert loss.lines[0].get_ydata() == pytest.approx([row["loss"] for row in finished.history])
     ends = {int(cell): epoch for cell, epoch in finished.result["pruned_at"].items()}
-    searching = [[value for cell, value in enumerate(row["entropy"]) if row["epoch"] < ends[cell]] for row in finished.history]
+    searching = [
+        [value for cell, value in enumerate(row["entropy"]) if row["epoch"] < ends[cell]] for row in finished.history
+    ]
     assert any(len(values) == 1 for values in searching), "no epoch in which one of the two cells is pruned"
-    assert entropy.lines[0].get_ydata() == pytest.approx([np.mean(values) if values else np.nan for values in searching], nan_ok=True)
+    assert entropy.lines[0].get_ydata() == pytest.approx(
+        [np.mean(values) if values else np.nan for values in searching], nan_ok=True
+    )
     norms = tables.weight_norms(finished)
     axes = comparisons.weight_norms({"concomitant": norms}).axes[0]
     assert f"{norms.median():.3f}" in axes.get_legend().get_texts()[0].get_text()
@@ -92,13 +110,18 @@ def test_operations_by_depth_add_up_to_eight():
     axes = drawings.operations_by_depth(Genotype.published("DARTS_V2", 5)).axes[0]
     heights = np.array([[bar.get_height() for bar in part] for part in axes.containers])
     assert heights.sum(0).tolist() == [8] * 5
-    assert heights[:, 0].tolist() == [sum(name == op for name, _ in Genotype.published("DARTS_V2", 5).cells[0]) for op in CANDIDATES]
+    assert heights[:, 0].tolist() == [
+        sum(name == op for name, _ in Genotype.published("DARTS_V2", 5).cells[0]) for op in CANDIDATES
+    ]
 
 
 def test_changes_count_edges_with_another_best(finished):
     image = drawings.changes(finished).axes[0].images[0].get_array()
     best = [row["best"] for row in finished.history]
-    expected = [[0, *(sum(a != b for a, b in zip(best[e][c], best[e - 1][c], strict=True)) for e in range(1, len(best)))] for c in range(2)]
+    expected = [
+        [0, *(sum(a != b for a, b in zip(best[e][c], best[e - 1][c], strict=True)) for e in range(1, len(best)))]
+        for c in range(2)
+    ]
     assert image.tolist() == expected
 
 
@@ -108,21 +131,31 @@ def test_published_cells_are_drawn_with_and_without_dot(monkeypatch, dot):
         pytest.skip("the program dot is not installed")
     monkeypatch.setattr(drawings.shutil, "which", lambda name: dot)
     figure = drawings.published("PDARTS")
-    assert [len(a.images) for a in figure.axes] == [1, 1] if dot else [a.get_title() for a in figure.axes] == ["PDARTS, normal", "PDARTS, reduction"]
+    assert (
+        [len(a.images) for a in figure.axes] == [1, 1]
+        if dot
+        else [a.get_title() for a in figure.axes] == ["PDARTS, normal", "PDARTS, reduction"]
+    )
 
 
 def test_a_graph_names_its_inputs_and_puts_operations_on_the_edges():
     genotype = Genotype.published("PDARTS", 3)
     source = drawings.cell_graph(genotype, 0).source
     assert '"0: stem"' in source and '"1: stem"' in source
-    assert '"0: cell 0"' in drawings.cell_graph(genotype, 2).source and '"1: cell 1"' in drawings.cell_graph(genotype, 2).source
+    assert (
+        '"0: cell 0"' in drawings.cell_graph(genotype, 2).source
+        and '"1: cell 1"' in drawings.cell_graph(genotype, 2).source
+    )
     assert source.count("conv") + source.count("pool") + source.count("skip") == 8
 
 
 def test_pictures_of_cells_stand_on_one_scale():
     figure = drawings._one_scale([np.ones((100, 400, 4)), np.ones((150, 200, 4))])
     figure.canvas.draw()
-    scales = [(a.get_window_extent().width / 400, a.get_window_extent().height / h) for a, h in zip(figure.axes, (100, 150), strict=True)]
+    scales = [
+        (a.get_window_extent().width / 400, a.get_window_extent().height / h)
+        for a, h in zip(figure.axes, (100, 150), strict=True)
+    ]
     assert scales[0] == pytest.approx(scales[1], rel=0.01)
 
 
@@ -142,5 +175,8 @@ def test_a_caption_says_what_is_not_as_in_the_preset(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "home", lambda: tmp_path)
     monkeypatch.setattr(plots, "_changes", studies.changes("folder:x", ["a=1", "b=2"]))
     figure = plots.save(comparisons.arms(frame({"a": [1.0, 2.0]}), ["a"]), "f", "smoke", "95 % intervals")
-    assert figure.texts[-1].get_text().replace("\u00a0", " ") == "95 % intervals. Preset smoke with other data and 2 settings changed."
+    assert (
+        figure.texts[-1].get_text().replace("\u00a0", " ")
+        == "95 % intervals. Preset smoke with other data and 2 settings changed."
+    )
     assert studies.changes(None, []) == ""

@@ -68,7 +68,9 @@ def test_full_disk_leaves_the_earlier_file_and_no_part(tmp_path, monkeypatch, wh
         monkeypatch.setattr(files.os, where, full)
     with pytest.raises(RunError) as caught:
         files.write(path, b"later")
-    assert one_line(str(caught.value)) and repr(str(path)) in str(caught.value) and "free some space" in str(caught.value)
+    assert (
+        one_line(str(caught.value)) and repr(str(path)) in str(caught.value) and "free some space" in str(caught.value)
+    )
     assert os.listdir(tmp_path) == ["record.json"]
     assert path.read_bytes() == b"earlier"
 
@@ -140,7 +142,9 @@ def test_garbage_is_refused_whatever_it_is(tmp_path, recwarn):
                 content[rng.randrange(len(content))] = rng.randrange(256)
         (tmp_path / "w.pt").write_bytes(content)
         try:
-            files.read_weights(tmp_path / "w.pt")  # a byte of a tensor may change unnoticed: that is what checksums are for
+            files.read_weights(
+                tmp_path / "w.pt"
+            )  # a byte of a tensor may change unnoticed: that is what checksums are for
         except InputError as error:
             assert one_line(str(error))
     assert not recwarn.list

@@ -1,4 +1,6 @@
-"""One line a run: in place in a terminal, now and then in a log, plain text in a notebook, and a sign of life in a file."""
+"""One line a run: in place in a terminal, now and then in a log, plain text in a notebook, and a sign of life in a
+file.
+"""
 
 import sys
 import threading
@@ -30,7 +32,10 @@ def at(epoch: int, step: int, **more) -> Progress:
     return Progress(epoch, 10, step, 4, phase="bi-level", loss=1.5, accuracy=0.25, **more)
 
 
-@pytest.mark.parametrize("seconds, text", [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3599, "59:59"), (3600, "1:00:00"), (90061, "25:01:01")])
+@pytest.mark.parametrize(
+    "seconds, text",
+    [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3599, "59:59"), (3600, "1:00:00"), (90061, "25:01:01")],
+)
 def test_duration(seconds, text):
     assert duration(seconds) == text
 
@@ -42,7 +47,9 @@ def test_log_is_refreshed_now_and_then(monkeypatch, clock, capsys):
         line.update(at(0, step))
     out, err = capsys.readouterr()
     assert out == "" and len(err.splitlines()) == 1
-    assert err == "search-1: epoch 1/10 bi-level, loss 1.500, accuracy 25.0 %, 9:15 left\n"  # 2 of 40 steps in 30 s, the first not counted
+    assert (
+        err == "search-1: epoch 1/10 bi-level, loss 1.500, accuracy 25.0 %, 9:15 left\n"
+    )  # 2 of 40 steps in 30 s, the first not counted
 
 
 def test_terminal_line_is_rewritten_in_place(monkeypatch, clock, capsys):

@@ -42,12 +42,19 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def notebook(path, title: str, code: str, error: tuple[str, str] | None = None, ended: str | None = "2026-01-02T03:04:05+00:00") -> None:
+def notebook(
+    path, title: str, code: str, error: tuple[str, str] | None = None, ended: str | None = "2026-01-02T03:04:05+00:00"
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     cell = nbformat.v4.new_code_cell(code)
     cell["outputs"] = [nbformat.v4.new_output("error", ename=error[0], evalue=error[1], traceback=[])] if error else []
     made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"Before.\n\n# {title}\n\n## Later"), cell])
-    made.metadata["papermill"] = {"parameters": {"preset": "quick"}, "end_time": ended, "duration": 61.0, "exception": True if error else None}
+    made.metadata["papermill"] = {
+        "parameters": {"preset": "quick"},
+        "end_time": ended,
+        "duration": 61.0,
+        "exception": True if error else None,
+    }
     nbformat.write(made, path)
 
 
@@ -59,14 +66,26 @@ def picture(path, colour: str, caption: str | None = None) -> None:
 
 
 def record(runs, name: str, kind: str, seconds: float, finished: str, commit: str) -> None:
-    provenance = {"seconds": seconds, "resumed": 0, "finished": finished, "commit": commit, "device": "cpu", "hardware": f"machine of {name}", "torch": "9.9"}
+    provenance = {
+        "seconds": seconds,
+        "resumed": 0,
+        "finished": finished,
+        "commit": commit,
+        "device": "cpu",
+        "hardware": f"machine of {name}",
+        "torch": "9.9",
+    }
     (runs / name).mkdir(parents=True)
-    (runs / name / "record.json").write_text(json.dumps({"name": name, "kind": kind, "config": {}, "seed": 0, "result": {}, "provenance": provenance}))
+    (runs / name / "record.json").write_text(
+        json.dumps({"name": name, "kind": kind, "config": {}, "seed": 0, "result": {}, "provenance": provenance})
+    )
 
 
 @pytest.fixture
 def house(tmp_path, monkeypatch, runs_folder):
-    """A project with an executed notebook, one that failed, one that was never executed, figures, tables, claims and runs."""
+    """A project with an executed notebook, one that failed, one that was never executed, figures, tables, claims and
+    runs.
+    """
     for module in (report, tables, records):
         monkeypatch.setattr(module, "home", lambda: tmp_path)
     folder = tmp_path / "figures" / "quick"
@@ -104,11 +123,22 @@ def test_every_figure_is_embedded_in_the_notebooks_order(house):
 
 def test_page_needs_nothing_from_outside(house):
     text, page = built()
-    assert page.all("script") == page.all("link") == page.all("iframe") == [] and "@import" not in text and "url(" not in text
-    references = [value for _, attributes in page.tags for name, value in attributes.items() if name in ("src", "href", "srcset", "action", "data", "poster")]
+    assert (
+        page.all("script") == page.all("link") == page.all("iframe") == []
+        and "@import" not in text
+        and "url(" not in text
+    )
+    references = [
+        value
+        for _, attributes in page.tags
+        for name, value in attributes.items()
+        if name in ("src", "href", "srcset", "action", "data", "poster")
+    ]
     assert references and all(value.startswith(("#", "data:image/png;base64,")) for value in references)
     places = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
-    assert {value[1:] for value in references if value.startswith("#")} <= set(places) and len(places) == len(set(places))
+    assert {value[1:] for value in references if value.startswith("#")} <= set(places) and len(places) == len(
+        set(places)
+    )
     assert {"#notebook-01", "#notebook-02", "#notebook-03"} <= set(references)
 
 
@@ -148,10 +178,16 @@ def test_what_is_missing_or_failed_is_said(house):
 def test_cost_and_environment_come_from_the_records(house, runs_folder):
     _, page = built()
     assert "searches 2 2.00 2:00:00 cpu trainings 1 0.10 6:00 cpu all 3 2.10 2:06:00 cpu" in page.text
-    assert "Newest run 2026-01-03T00:00:00Z Git commit newest" in page.text and "machine of search-2" in page.text and "machine of search-1" not in page.text
+    assert (
+        "Newest run 2026-01-03T00:00:00Z Git commit newest" in page.text
+        and "machine of search-2" in page.text
+        and "machine of search-1" not in page.text
+    )
     (runs_folder / "search-2" / "record.json").write_text("{")
     _, page = built()
-    assert "cannot be read: search-2." in page.text and "searches 1 1.50" in page.text and "Git commit older" in page.text
+    assert (
+        "cannot be read: search-2." in page.text and "searches 1 1.50" in page.text and "Git commit older" in page.text
+    )
 
 
 def test_store_without_runs_is_said(house, monkeypatch, tmp_path):
@@ -165,7 +201,9 @@ def test_small_presets_say_so(house, tmp_path):
     assert sentence in built()[1].text
     notebook(tmp_path / "figures" / "cifar" / "01_first.ipynb", "1 · First", "pass")
     _, page = built("cifar")
-    assert "not the paper's" not in page.text and "Data cifar10" in page.text and "No claim has been measured" in page.text
+    assert (
+        "not the paper's" not in page.text and "Data cifar10" in page.text and "No claim has been measured" in page.text
+    )
 
 
 def test_wrong_or_empty_preset_is_refused(house):

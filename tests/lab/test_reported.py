@@ -7,7 +7,9 @@ from sswp_lib.lab import reported
 
 
 def test_every_table_of_the_paper_is_there():
-    assert {f"table{n}" for n in ("1", "2", "3a", "3b", "3c", "3d", "4a", "4b", "5", "6")} <= set(reported.papers()["sswp_nas"])
+    assert {f"table{n}" for n in ("1", "2", "3a", "3b", "3c", "3d", "4a", "4b", "5", "6")} <= set(
+        reported.papers()["sswp_nas"]
+    )
     assert set(reported.papers()) == {"sswp_nas", "ssnas", "pi_nas"}
 
 
@@ -34,14 +36,24 @@ def value(config: dict, dotted: str):
 
 ENTRIES = {  # Table 5's rows: the settings that hold them, in the search and in training
     "batch size": ("search.batch_size", "train.batch_size"), "learning rate (w)": ("search.lr", "train.lr"),
-    "minimum learning rate (w)": ("search.min_lr", "train.min_lr"), "momentum (w)": ("search.momentum", "train.momentum"),
-    "weight decay (w)": ("search.weight_decay", "train.weight_decay"), "learning rate (alpha)": ("search.alpha_lr", None),
-    "adam beta2": ("search.alpha_beta2", None), "auxiliary weight": (None, "train.auxiliary"), "cutout length": (None, "train.cutout"), "drop-path rate": (None, "train.drop_path"),
+    "minimum learning rate (w)": ("search.min_lr", "train.min_lr"),
+    "momentum (w)": ("search.momentum", "train.momentum"),
+    "weight decay (w)": ("search.weight_decay", "train.weight_decay"),
+    "learning rate (alpha)": ("search.alpha_lr", None),
+    "adam beta2": ("search.alpha_beta2", None), "auxiliary weight": (None, "train.auxiliary"),
+    "cutout length": (None, "train.cutout"), "drop-path rate": (None, "train.drop_path"),
 }  # fmt: skip
-IN_CODE = {"optimizer (w)": "sgd", "scheduler (w)": "cosine", "optimizer (alpha)": "adam", "adam beta1": 0}  # not settings: tests of search and training hold them
+IN_CODE = {
+    "optimizer (w)": "sgd",
+    "scheduler (w)": "cosine",
+    "optimizer (alpha)": "adam",
+    "adam beta1": 0,
+}  # not settings: tests of search and training hold them
 
 
-@pytest.mark.parametrize("data, columns", [("cifar10", ("cifar_search", "cifar_train")), ("imagenet", ("imagenet_search", "imagenet_train"))])
+@pytest.mark.parametrize(
+    "data, columns", [("cifar10", ("cifar_search", "cifar_train")), ("imagenet", ("imagenet_search", "imagenet_train"))]
+)
 def test_paper_preset_is_table_5(data, columns):
     config = load_config("paper", data).model_dump()
     table = reported.table("table5").set_index("name")

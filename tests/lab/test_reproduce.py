@@ -26,18 +26,40 @@ from sswp_lib.config import InputError, home, load_config
 from sswp_lib.lab import claims, records, report, reproduce, studies, tables
 
 FIGURES = {
-    "01": ("views", "phases", "search_curves", "entropy", "operation_shares", "genotype", "memory", "learning_rates", "fine_tuning"),
+    "01": (
+        "views",
+        "phases",
+        "search_curves",
+        "entropy",
+        "operation_shares",
+        "genotype",
+        "memory",
+        "learning_rates",
+        "fine_tuning",
+    ),
     "02": ("accuracy",),
     "03": ("table3a", "inflation", "edges", "table3b"),
     "04": ("learning_rates", "figure5", "few_labels"),
     "05": ("table4a", "weight_norms"),
-    "06": ("genotype", "operations_by_depth", "changes", "darts_v1", "darts_v2", "pdarts", "pc_darts_cifar", "pc_darts_imagenet"),
+    "06": (
+        "genotype",
+        "operations_by_depth",
+        "changes",
+        "darts_v1",
+        "darts_v2",
+        "pdarts",
+        "pc_darts_cifar",
+        "pc_darts_imagenet",
+    ),
     "07": ("objective", "figure4", "table3d", "table6", "table3c"),
 }
 TABLES = {
-    "01": ("search", "memory", "fine_tuning", "fine_tuning_runs", "claims"), "02": ("table1", "table2", "multiply_adds", "measured", "cost"),
-    "03": ("table3a", "gap", "edges", "table3b", "claims"), "04": ("figure5", "figure5_runs", "claims"), "05": ("table4a", "weight_norms", "claims"),
-    "06": ("operations",), "07": ("objective", "figure4_epochs", "figure4_size", "table3c", "table3d", "table4b", "table6", "claims"),
+    "01": ("search", "memory", "fine_tuning", "fine_tuning_runs", "claims"),
+    "02": ("table1", "table2", "multiply_adds", "measured", "cost"),
+    "03": ("table3a", "gap", "edges", "table3b", "claims"), "04": ("figure5", "figure5_runs", "claims"),
+    "05": ("table4a", "weight_norms", "claims"),
+    "06": ("operations",),
+    "07": ("objective", "figure4_epochs", "figure4_size", "table3c", "table3d", "table4b", "table6", "claims"),
 }  # fmt: skip
 
 
@@ -63,10 +85,14 @@ def test_notebooks_run_and_leave_figures_and_tables(smoke):
     for number, names in TABLES.items():
         for name in names:
             assert len(pd.read_csv(folder / f"{number}_{name}.csv")), name
-            assert (folder / f"{number}_{name}.md").read_text().startswith("**") and r"\caption" in (folder / f"{number}_{name}.tex").read_text(), name
+            assert (folder / f"{number}_{name}.md").read_text().startswith("**") and r"\caption" in (
+                folder / f"{number}_{name}.tex"
+            ).read_text(), name
     for path in reproduce.notebooks():
         executed = json.loads((folder / path.name).read_text())
-        assert not [c for c in executed["cells"] if any(o.get("output_type") == "error" for o in c.get("outputs", []))], path.name
+        assert not [
+            c for c in executed["cells"] if any(o.get("output_type") == "error" for o in c.get("outputs", []))
+        ], path.name
 
 
 def test_report_holds_every_claim_and_figure(smoke):
@@ -87,7 +113,12 @@ def test_every_row_of_an_ablation_is_a_record(smoke):
         for seed in range(2):
             search = study.changed(**settings, seed=seed)
             mine = [
-                r for r in found if r.kind == "search" and r.config["search"] == search.model_dump(mode="json")["search"] and r.seed == seed and "classes" not in r.config["data"]
+                r
+                for r in found
+                if r.kind == "search"
+                and r.config["search"] == search.model_dump(mode="json")["search"]
+                and r.seed == seed
+                and "classes" not in r.config["data"]
             ]
             assert len(mine) == 1, arm
             trained = [
@@ -106,7 +137,14 @@ def test_tables_are_made_from_the_records(smoke):
     _, found = smoke
     table = pd.read_csv(home() / "figures" / "smoke" / "01_fine_tuning_runs.csv")
     few = load_config("smoke").train
-    trained = [r for r in found if r.kind == "train" and "test" in r.result and r.config["train"]["batch_size"] == few.batch_size and r.config["train"]["labels_per_class"]]
+    trained = [
+        r
+        for r in found
+        if r.kind == "train"
+        and "test" in r.result
+        and r.config["train"]["batch_size"] == few.batch_size
+        and r.config["train"]["labels_per_class"]
+    ]
     measured = {(r.config["train"]["init"], r.config["train"]["lr"], r.seed): r.result["test"]["top1"] for r in trained}
     assert len(table) == 4  # two kinds of start, two seeds
     for row in table.itertuples():
@@ -122,7 +160,14 @@ def test_notebooks_are_committed_without_outputs_and_their_cells_are_short():
         assert [c for c in code if "parameters" in c["metadata"].get("tags", [])], path.name
 
 
-@pytest.mark.parametrize("wrong, said", [({"preset": "smok"}, "did you mean 'smoke'"), ({"data": "digit"}, "did you mean 'digits'"), ({"seeds": -1}, "seeds is -1")])
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        ({"preset": "smok"}, "did you mean 'smoke'"),
+        ({"data": "digit"}, "did you mean 'digits'"),
+        ({"seeds": -1}, "seeds is -1"),
+    ],
+)
 @pytest.mark.parametrize("path", reproduce.notebooks(), ids=lambda path: path.stem)
 def test_wrong_parameters_end_a_notebook_at_its_first_cells(path, wrong, said):
     code = ["".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
@@ -145,7 +190,9 @@ def test_wrong_words_are_refused_before_anything_runs():
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A project of its own, with an empty folder of notebooks and runs that are estimated at no time at all; returns the folder of notebooks."""
+    """A project of its own, with an empty folder of notebooks and runs that are estimated at no time at all; returns
+    the folder of notebooks.
+    """
     for module in (reproduce, report, tables, records):
         monkeypatch.setattr(module, "home", lambda: tmp_path)
     monkeypatch.setenv("SSWP_RUNS", str(tmp_path / "runs"))
@@ -155,7 +202,9 @@ def project(tmp_path, monkeypatch):
 
 
 def estimated(monkeypatch, seconds: dict[str, float]) -> list[tuple]:
-    """Let the runs of the notebooks be estimated at these seconds, others at 0; returns what the estimate is asked for."""
+    """Let the runs of the notebooks be estimated at these seconds, others at 0; returns what the estimate is asked
+    for.
+    """
     asked = []
 
     def estimate(preset, data, seeds, stems):
@@ -180,7 +229,9 @@ def scripts(project, monkeypatch):
 
 
 def notebook(path, *cells: str) -> None:
-    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"# {path.stem}"), *map(nbformat.v4.new_code_cell, cells)])
+    made = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_markdown_cell(f"# {path.stem}"), *map(nbformat.v4.new_code_cell, cells)]
+    )
     made.cells[1].metadata["tags"] = ["parameters"]
     made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(made, path)
@@ -221,7 +272,10 @@ def test_failing_and_hanging_notebooks_do_not_keep_the_others_from_running(proje
 
 
 def test_sign_of_life_keeps_a_notebook_running(scripts, capsys):
-    beating = "import os, pathlib, time\nfor i in range(8):\n    time.sleep(0.5)\n    pathlib.Path(os.environ['SSWP_HEARTBEAT']).write_text(f'search: epoch {i}')"
+    beating = (
+        "import os, pathlib, time\nfor i in range(8):\n    time.sleep(0.5)\n    "
+        "pathlib.Path(os.environ['SSWP_HEARTBEAT']).write_text(f'search: epoch {i}')"
+    )
     scripts(n01_beats=beating, n02_silent="import time; time.sleep(60)")
     assert reproduce.reproduce("quick", jobs=2, hang_after=2 / 60) == ["02_silent"]
     lines = capsys.readouterr().out.splitlines()
@@ -231,7 +285,8 @@ def test_sign_of_life_keeps_a_notebook_running(scripts, capsys):
 
 def test_two_jobs_run_side_by_side(scripts, project):
     meet = (
-        "import pathlib, time\nfolder, until = pathlib.Path('notebooks'), time.monotonic() + 30\n(folder / '{own}').touch()\n"
+        "import pathlib, time\nfolder, until = pathlib.Path('notebooks'), time.monotonic() + 30\n(folder / "
+        "'{own}').touch()\n"
         "while not (folder / '{other}').exists():\n    assert time.monotonic() < until\n    time.sleep(0.05)"
     )
     scripts(n01_one=meet.format(own="a", other="b"), n02_two=meet.format(own="b", other="a"))
@@ -257,7 +312,9 @@ def test_expected_time_is_that_of_the_longest_or_of_all_together():
 
 def test_failure_without_a_notebook_is_told_by_its_log(scripts, capsys):
     scripts(n01_broken="import sys; print('first'); sys.exit('no kernel of that name')")
-    earlier = nbformat.v4.new_code_cell("pass", outputs=[nbformat.v4.new_output("error", ename="ValueError", evalue="of an earlier run", traceback=[])])
+    earlier = nbformat.v4.new_code_cell(
+        "pass", outputs=[nbformat.v4.new_output("error", ename="ValueError", evalue="of an earlier run", traceback=[])]
+    )
     nbformat.write(nbformat.v4.new_notebook(cells=[earlier]), tables.figures_folder("quick") / "01_broken.ipynb")
     assert reproduce.reproduce("quick") == ["01_broken"]
     assert f"01_broken: no kernel of that name (log: {reproduce.log_of('01_broken')})" in capsys.readouterr().out
@@ -284,7 +341,9 @@ def test_command_hands_its_options_on_and_tells_of_failures(call, scripts, monke
 
 @pytest.fixture
 def heard():
-    """Hear signals as a program does that was started at a terminal: a shell lets what it starts in the background ignore Ctrl-C."""
+    """Hear signals as a program does that was started at a terminal: a shell lets what it starts in the background
+    ignore Ctrl-C.
+    """
     usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
@@ -295,7 +354,9 @@ def heard():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_ends_all_processes_with_what_they_started(scripts, project, heard, number):
     scripts(n01_a=(
-        "import pathlib, subprocess, sys, time\nchild = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True)\n"
+        
+            "import pathlib, subprocess, sys, time\nchild = subprocess.Popen([sys.executable, '-c', 'import "
+            "time; time.sleep(60)'], start_new_session=True)\n"
         "pathlib.Path('pid.part').write_text(str(child.pid))\npathlib.Path('pid.part').rename('pid')\ntime.sleep(60)"
     ))  # fmt: skip
     pid, before = project.parent / "pid", signal.getsignal(number)
@@ -313,11 +374,17 @@ def test_signal_ends_all_processes_with_what_they_started(scripts, project, hear
 
 
 def test_terminal_shows_what_runs_in_one_line(scripts, monkeypatch, capsys):
-    scripts(n01_a="import os, pathlib, time\npathlib.Path(os.environ['SSWP_HEARTBEAT']).write_text('search: epoch 3/20' + 200 * '.')\ntime.sleep(1)")
+    scripts(
+        n01_a="import os, pathlib, time\npathlib.Path(os.environ['SSWP_HEARTBEAT']).write_text('search: epoch "
+        "3/20' + 200 * '.')\ntime.sleep(1)"
+    )
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "60")
     assert reproduce.reproduce("quick", jobs=2) == []
     out, err = capsys.readouterr()
     lines = err.split("\r\x1b[2K")
-    assert "01_a 0:01 search: epoch 3/20...................................…"[: 57 - 1] + "…" in lines and max(map(len, lines)) == 57
+    assert (
+        "01_a 0:01 search: epoch 3/20...................................…"[: 57 - 1] + "…" in lines
+        and max(map(len, lines)) == 57
+    )
     assert lines[-1] == "" and "epoch" not in out

@@ -1,4 +1,6 @@
-"""An interrupted run ends as an uninterrupted one: killed, stopped, out of luck with a checkpoint, or asked for twice at once."""
+"""An interrupted run ends as an uninterrupted one: killed, stopped, out of luck with a checkpoint, or asked for twice
+at once.
+"""
 
 import math
 import multiprocessing
@@ -22,7 +24,9 @@ from sswp_lib.space import Genotype
 def context():
     """Processes that start quickly: each is forked from one that has imported the library and done nothing else."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sswp_lib.lab.runs", "sklearn.datasets", "sklearn.model_selection", "torch._dynamo"])
+    context.set_forkserver_preload(
+        ["sswp_lib.lab.runs", "sklearn.datasets", "sklearn.model_selection", "torch._dynamo"]
+    )
     return context
 
 
@@ -31,7 +35,10 @@ def test_two_processes_one_computes_the_other_waits(context, runs_folder):
     runs_folder.mkdir()
     lock = FileLock(runs_folder / f"{name_of(config)}.lock")
     with lock:  # until both are there
-        both = [context.Process(target=tiny_runs.search_and_tell, args=(runs_folder, config, waiting, told)) for _ in range(2)]
+        both = [
+            context.Process(target=tiny_runs.search_and_tell, args=(runs_folder, config, waiting, told))
+            for _ in range(2)
+        ]
         for process in both:
             process.start()
         assert waiting.acquire(timeout=60) and waiting.acquire(timeout=60)
@@ -81,7 +88,11 @@ def test_killed_search_ends_as_an_unkilled_one(context, tmp_path, monkeypatch):
 @pytest.mark.parametrize("kind", ["search", "train"])
 def test_checkpoint_between_an_epochs_last_step_and_its_row(finished, monkeypatch, tmp_path, kind):
     def ask():
-        return do_search() if kind == "search" else runs.train(tiny(), Genotype.published("DARTS_V2", 2), device="cpu", quiet=True)
+        return (
+            do_search()
+            if kind == "search"
+            else runs.train(tiny(), Genotype.published("DARTS_V2", 2), device="cpu", quiet=True)
+        )
 
     expected = ask()
     steps = 3 if kind == "search" else expected.result["steps"] // 3

@@ -15,8 +15,10 @@ from sswp_lib.learn.search import Search
 from sswp_lib.space import Genotype
 
 NAMED = {  # settings that are no plain number, and another value for each
-    "data.name": "cifar10", "data.root": "elsewhere", "data.classes": ("0", "1"), "data.views.crop_scale": (0.3, 1.0), "data.views.jitter": (0.1, 0.1, 0.1, 0.1),
-    "data.views.blur_sigma": (1.0, 1.5), "model.stem": "imagenet", "model.precision": "bfloat16", "search.objective": "byol",
+    "data.name": "cifar10", "data.root": "elsewhere", "data.classes": ("0", "1"), "data.views.crop_scale": (0.3, 1.0),
+    "data.views.jitter": (0.1, 0.1, 0.1, 0.1),
+    "data.views.blur_sigma": (1.0, 1.5), "model.stem": "imagenet", "model.precision": "bfloat16",
+    "search.objective": "byol",
     "search.ratios": (0.3, 0.3, 0.4), "search.prune": "backward", "search.edges": "all", "search.schedule": "epoch",
     "train.init": "simclr", "train.objective": "simclr", "train.freeze": "backbone", "train.schedule": "epoch",
 }  # fmt: skip
@@ -51,7 +53,16 @@ def test_record_is_plain_and_says_what_was_done(finished, runs_folder):
     assert json.loads(text, parse_constant=refuse) == finished.model_dump(mode="json")
     assert finished.config == runs._identity(tiny(), "search")
     assert finished.seed == 0 and finished.kind == "search"
-    assert {"torch", "python", "device", "hardware", "commit", "finished", "seconds", "resumed"} <= finished.provenance.keys()
+    assert {
+        "torch",
+        "python",
+        "device",
+        "hardware",
+        "commit",
+        "finished",
+        "seconds",
+        "resumed",
+    } <= finished.provenance.keys()
     assert finished.genotype == Genotype.from_json((folder / "genotype.json").read_text())
 
 
@@ -133,7 +144,9 @@ def test_a_moved_folder_of_images_keeps_the_name(tmp_path):
     assert name_of(tiny(data__name=f"folder:{moved}")) == before
 
 
-@pytest.mark.parametrize("suffix, size", [(".png", 14), (".bmp", 12)])  # a .bmp keeps its size in bytes whatever it shows
+@pytest.mark.parametrize(
+    "suffix, size", [(".png", 14), (".bmp", 12)]
+)  # a .bmp keeps its size in bytes whatever it shows
 def test_a_changed_image_changes_the_name(tmp_path, suffix, size):
     folder = images(tmp_path / "one", {"train/a": 4}, suffix=suffix)
     config = tiny(data__name=f"folder:{folder}")

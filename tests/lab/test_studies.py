@@ -24,7 +24,9 @@ def changed(config, base) -> dict:
 
 def test_an_ablation_searches_each_arm_with_each_seed_and_judges_it_twice():
     jobs = studies.ablation(STUDY, {"a": {}, "b": {"search.skip_dropout": 0.5}}, 2)
-    assert [(j.labels["arm"], j.labels["seed"], j.labels["what"]) for j in jobs] == [(a, s, w) for a in "ab" for s in (0, 1) for w in ("search", "scratch", "fine-tuned")]
+    assert [(j.labels["arm"], j.labels["seed"], j.labels["what"]) for j in jobs] == [
+        (a, s, w) for a in "ab" for s in (0, 1) for w in ("search", "scratch", "fine-tuned")
+    ]
     search, scratch, tuned = jobs[9:]
     assert changed(search.config, STUDY) == {"search.skip_dropout": 0.5, "seed": 1} and search.source is None
     assert changed(scratch.config, STUDY) == {"seed": 1} and scratch.source == search.config
@@ -34,8 +36,10 @@ def test_an_ablation_searches_each_arm_with_each_seed_and_judges_it_twice():
 def test_pruning_arms_are_table_3a():
     arms = {name: STUDY.changed(**settings).search for name, settings in studies.pruning_arms(STUDY).items()}
     assert {name: (s.objective, s.prune, s.ratios) for name, s in arms.items()} == {
-        "SL": ("supervised", "none", (0.2, 0.8)), "SL+BPP": ("supervised", "backward", (0.2, 0.4, 0.4)), "SL+FPP": ("supervised", "forward", (0.2, 0.4, 0.4)),
-        "SSL": ("simclr", "none", (0.2, 0.8)), "SSL+BPP": ("simclr", "backward", (0.2, 0.4, 0.4)), "SSL+FPP": ("simclr", "forward", (0.2, 0.4, 0.4)),
+        "SL": ("supervised", "none", (0.2, 0.8)), "SL+BPP": ("supervised", "backward", (0.2, 0.4, 0.4)),
+        "SL+FPP": ("supervised", "forward", (0.2, 0.4, 0.4)),
+        "SSL": ("simclr", "none", (0.2, 0.8)), "SSL+BPP": ("simclr", "backward", (0.2, 0.4, 0.4)),
+        "SSL+FPP": ("simclr", "forward", (0.2, 0.4, 0.4)),
     }  # fmt: skip
     assert all(s.edges == "all" for s in arms.values())
 
@@ -43,8 +47,18 @@ def test_pruning_arms_are_table_3a():
 def test_comparisons_share_the_default_arm():
     """The paper's own setting is one search in all of them, and run once."""
     default = STUDY.search
-    shared = [studies.RATIOS["default"], studies.EDGES["all 14 until the end"], studies.DROPOUT["0.2"], studies.OBJECTIVES["SimCLR"], studies.pruning_arms(STUDY)["SSL+FPP"]]
-    shared += [list(studies.epoch_arms(STUDY).values())[1], list(studies.batch_arms(STUDY).values())[1], studies.gain_arms(STUDY)["FPP and dropout"]]
+    shared = [
+        studies.RATIOS["default"],
+        studies.EDGES["all 14 until the end"],
+        studies.DROPOUT["0.2"],
+        studies.OBJECTIVES["SimCLR"],
+        studies.pruning_arms(STUDY)["SSL+FPP"],
+    ]
+    shared += [
+        list(studies.epoch_arms(STUDY).values())[1],
+        list(studies.batch_arms(STUDY).values())[1],
+        studies.gain_arms(STUDY)["FPP and dropout"],
+    ]
     assert [STUDY.changed(**settings).search for settings in shared] == [default] * len(shared)
 
 
@@ -61,12 +75,18 @@ def test_every_arm_is_a_valid_search_at_every_preset(preset):
         | studies.batch_arms(study)
         | studies.gain_arms(study)
     )
-    assert len({study.changed(**settings).search.model_dump_json() for settings in many.values()}) == 17  # those that are the same are meant to be
+    assert (
+        len({study.changed(**settings).search.model_dump_json() for settings in many.values()}) == 17
+    )  # those that are the same are meant to be
 
 
 def test_benchmark_trains_what_was_found_published_and_random_cells():
     jobs = studies.benchmark(STUDY, 2)
-    assert [j.labels["arm"] for j in jobs if j.labels["seed"] == 1] == ["SSWP-NAS (here)", "random genotypes", *studies.PUBLISHED]
+    assert [j.labels["arm"] for j in jobs if j.labels["seed"] == 1] == [
+        "SSWP-NAS (here)",
+        "random genotypes",
+        *studies.PUBLISHED,
+    ]
     assert all(j.config.train.init == "random" for j in jobs)
     drawn = [j.source for j in jobs if j.labels["arm"] == "random genotypes"]
     assert drawn[0] != drawn[1] and studies.random_genotype(3, 1) == drawn[1]
@@ -89,7 +109,9 @@ def test_fractions_are_of_the_same_search_and_recipe():
             STUDY.train.epochs,
         )
     shared = studies.rates_at(config, STUDY, 0.5, 2, [0.2], ["simclr"])
-    assert [j.config for j in shared] == [j.config for j in jobs if j.labels["init"] == "simclr" and j.labels["fraction"] == 0.5]
+    assert [j.config for j in shared] == [
+        j.config for j in jobs if j.labels["init"] == "simclr" and j.labels["fraction"] == 0.5
+    ]
 
 
 def test_transfer_searches_on_a_or_b_and_trains_on_b():
@@ -97,7 +119,8 @@ def test_transfer_searches_on_a_or_b_and_trains_on_b():
     assert on_a["data.classes"] == tuple("01234") and on_b["data.classes"] == tuple("56789")
     jobs = studies.transfer(STUDY, 1, on_a, on_b)
     assert [(j.labels["arm"], j.labels["what"], j.config.data.classes) for j in jobs] == [
-        ("transfer", "search", tuple("01234")), ("transfer", "scratch", tuple("56789")), ("proxy-free", "search", tuple("56789")), ("proxy-free", "scratch", tuple("56789")),
+        ("transfer", "search", tuple("01234")), ("transfer", "scratch", tuple("56789")),
+        ("proxy-free", "search", tuple("56789")), ("proxy-free", "scratch", tuple("56789")),
     ]  # fmt: skip
     assert [j.source.data.classes for j in jobs if j.source] == [tuple("01234"), tuple("56789")]
     assert studies.data_sets(STUDY, "tiny-imagenet") == ({}, {"data.image_size": 64, "data.name": "tiny-imagenet"})
@@ -107,26 +130,37 @@ def test_captions_say_what_was_searched():
     config = STUDY.changed(**{"data.name": "folder:/some/where/cats", "data.classes": ("a", "b"), "search.epochs": 4})
     assert studies.data_words(config) == "the classes a, b of the folder cats"
     assert studies.size(STUDY).startswith("digits, 8 pixels, C=") and studies.size(config).endswith("4 search epochs")
-    assert studies.phase_words(STUDY, {"longer": {"search.epochs": 10, **studies.RATIOS["longer"]}}) == "longer 2 + 2 + 6"
+    assert (
+        studies.phase_words(STUDY, {"longer": {"search.epochs": 10, **studies.RATIOS["longer"]}}) == "longer 2 + 2 + 6"
+    )
 
 
 def test_probes_learn_the_classifier_alone():
     for job in studies.probes(STUDY, 1):
         assert job.config.train.freeze == "backbone" and job.config.train.init == "simclr"
-        assert job.source.search.objective == {"SL": "supervised", "SSL": "simclr"}[job.labels["arm"]] and job.source.search.prune == "forward"
+        assert (
+            job.source.search.objective == {"SL": "supervised", "SSL": "simclr"}[job.labels["arm"]]
+            and job.source.search.prune == "forward"
+        )
 
 
 def test_jobs_are_carried_out_and_found_again(runs_folder, monkeypatch):
     config = tiny()
     jobs = studies.ablation(config, {"a": {}}, 1)
-    assert [runs.finished(j.config, None if j.source is None else Genotype.published("DARTS_V1", 2)) for j in jobs[:2]] == [None, None]
+    assert [
+        runs.finished(j.config, None if j.source is None else Genotype.published("DARTS_V1", 2)) for j in jobs[:2]
+    ] == [None, None]
     done = studies.carry_out(jobs, "cpu")
-    assert [d.record.kind for d in done] == ["search", "train", "train"] and [d.labels for d in done] == [j.labels for j in jobs]
+    assert [d.record.kind for d in done] == ["search", "train", "train"] and [d.labels for d in done] == [
+        j.labels for j in jobs
+    ]
     assert done[2].record.source["weights"] == done[0].record.name and done[1].record.result["test"]["top1"] > 0
     monkeypatch.setattr(Search, "train_step", None)
     monkeypatch.setattr(Training, "train_step", None)
     assert studies.carry_out(jobs, "cpu") == done
-    assert [runs.finished(jobs[0].config), *(runs.finished(j.config, done[0].record) for j in jobs[1:])] == [d.record for d in done]
+    assert [runs.finished(jobs[0].config), *(runs.finished(j.config, done[0].record) for j in jobs[1:])] == [
+        d.record for d in done
+    ]
     assert sum(estimate._cost(j, set()) for j in jobs) == 0.0
 
 
@@ -145,7 +179,8 @@ def test_wrong_seeds_are_refused(seeds):
 
 
 @pytest.mark.parametrize("preset, data, settings, said", [
-    ("smok", None, [], "did you mean 'smoke'"), ("smoke", "digit", [], "did you mean 'digits'"), ("smoke", "folder:/no/such", [], "no folder"),
+    ("smok", None, [], "did you mean 'smoke'"), ("smoke", "digit", [], "did you mean 'digits'"),
+    ("smoke", "folder:/no/such", [], "no folder"),
     ("smoke", None, ["search.epoch=3"], "did you mean 'search.epochs'"),
 ])  # fmt: skip
 def test_wrong_parameters_of_a_notebook_are_refused(preset, data, settings, said):
@@ -162,4 +197,7 @@ def test_estimate_counts_steps_of_unfinished_runs_once(runs_folder, monkeypatch)
     assert alone == {"06_genotypes": steps + estimate.RUN}
     both = estimate.seconds("smoke", None, 2, ["01_search", "06_genotypes"])
     trainings = 2 * 3 * 2  # two starts, three rates, two seeds; 20 labels are one step an epoch
-    assert both == {"01_search": pytest.approx(steps + estimate.RUN + trainings * (config.train.epochs + estimate.RUN)), "06_genotypes": 0.0}
+    assert both == {
+        "01_search": pytest.approx(steps + estimate.RUN + trainings * (config.train.epochs + estimate.RUN)),
+        "06_genotypes": 0.0,
+    }

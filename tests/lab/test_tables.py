@@ -12,11 +12,20 @@ from sswp_lib.lab.records import Done, Record
 def training(init: str, lr: float, seed: int, validation: float, test: float) -> Record:
     result = {"trained_on": 20, "validation": {"top1": validation}, "test": {"top1": test}}
     config = {"data": {"name": "digits"}, "train": {"init": init, "lr": lr}, "seed": seed}
-    return Record(name=f"train-{init}-{lr}-{seed}", kind="train", config=config, seed=seed, result=result, provenance={"seconds": 1.6})
+    return Record(
+        name=f"train-{init}-{lr}-{seed}",
+        kind="train",
+        config=config,
+        seed=seed,
+        result=result,
+        provenance={"seconds": 1.6},
+    )
 
 
 def done(records) -> list[Done]:
-    return [Done({"init": r.config["train"]["init"], "lr": r.config["train"]["lr"], "seed": r.seed}, r) for r in records]
+    return [
+        Done({"init": r.config["train"]["init"], "lr": r.config["train"]["lr"], "seed": r.seed}, r) for r in records
+    ]
 
 
 @pytest.fixture
@@ -76,7 +85,9 @@ def test_saved_beside_the_figures_with_its_caption(tmp_path, monkeypatch):
     assert tables.save(table, "t", "smoke", "What it shows, in %") is table
     folder = tmp_path / "figures" / "smoke"
     assert pd.read_csv(folder / "t.csv").equals(table)
-    assert (folder / "t.md").read_text().splitlines()[0] == "**What it shows, in %**" and "| x & y" in (folder / "t.md").read_text()
+    assert (folder / "t.md").read_text().splitlines()[0] == "**What it shows, in %**" and "| x & y" in (
+        folder / "t.md"
+    ).read_text()
     latex = (folder / "t.tex").read_text()
     assert r"\caption{What it shows, in \%}" in latex and r"a (\%)" in latex and r"b\_c" in latex and r"x \& y" in latex
 
@@ -87,16 +98,29 @@ def judged(arm: str, seed: int, scratch: float, tuned: float, gap: float) -> lis
     trained = lambda top1: {"test": {"top1": top1}, "parameters": 2500, "trained_on": 100}  # noqa: E731
     results = {"search": search, "scratch": trained(scratch), "fine-tuned": trained(tuned)}
     return [
-        Done({"arm": arm, "what": what, "seed": seed}, Record(name=what, kind="x", config={}, seed=seed, result=r, provenance={"seconds": 1800.0})) for what, r in results.items()
+        Done(
+            {"arm": arm, "what": what, "seed": seed},
+            Record(name=what, kind="x", config={}, seed=seed, result=r, provenance={"seconds": 1800.0}),
+        )
+        for what, r in results.items()
     ]
 
 
 def test_by_arm_joins_a_search_with_its_trainings():
-    frame = tables.by_arm([*judged("SSL", 0, 90.0, 92.0, 3.0), *judged("SSL", 1, 88.0, 93.0, 5.0), *judged("SL", 0, 80.0, 81.0, 0.0)])
-    assert frame[["arm", "seed", "scratch", "fine-tuned"]].values.tolist() == [["SSL", 0, 90.0, 92.0], ["SSL", 1, 88.0, 93.0], ["SL", 0, 80.0, 81.0]]
+    frame = tables.by_arm(
+        [*judged("SSL", 0, 90.0, 92.0, 3.0), *judged("SSL", 1, 88.0, 93.0, 5.0), *judged("SL", 0, 80.0, 81.0, 0.0)]
+    )
+    assert frame[["arm", "seed", "scratch", "fine-tuned"]].values.tolist() == [
+        ["SSL", 0, 90.0, 92.0],
+        ["SSL", 1, 88.0, 93.0],
+        ["SL", 0, 80.0, 81.0],
+    ]
     assert frame["gap"].tolist() == pytest.approx([3.0, 5.0, 0.0]) and frame["hours"].tolist() == [0.5] * 3
     table = tables.arms(frame, ["SL", "SSL"], "smoke", {"SSL": 2.65}).set_index("arm")
-    assert table.loc["SSL", "here, test error, scratch (%)"] == f"11.00 ± {math.sqrt(2):.2f} (2)" and table.loc["SL", "here, test error, scratch (%)"] == "20.00 (1)"
+    assert (
+        table.loc["SSL", "here, test error, scratch (%)"] == f"11.00 ± {math.sqrt(2):.2f} (2)"
+        and table.loc["SL", "here, test error, scratch (%)"] == "20.00 (1)"
+    )
     assert table.loc["SSL", "paper, test error (%)"] == 2.65 and math.isnan(table.loc["SL", "paper, test error (%)"])
     assert set(table.preset) == {"smoke"} and table.loc["SSL", "parameters (k)"] == 2.5
     assert tables.gaps(frame, ["SSL"], "smoke")["gap (points)"].tolist() == [f"4.00 ± {math.sqrt(2):.2f} (2)"]

@@ -1,4 +1,6 @@
-"""Runs that take a second or two, and processes that do one; shared by the tests of the run store and of the command."""
+"""Runs that take a second or two, and processes that do one; shared by the tests of the run store and of the
+command.
+"""
 
 import json
 import os
@@ -15,12 +17,23 @@ from sswp_lib.learn.search import Search
 from sswp_lib.space import Genotype
 
 TINY = {
-    "search.epochs": 3, "search.batch_size": 200, "search.calibration_batches": 1, "model.num_cells": 2, "model.init_channels": 2,
+    "search.epochs": 3, "search.batch_size": 200, "search.calibration_batches": 1, "model.num_cells": 2,
+    "model.init_channels": 2,
     "model.projection_dim": 8, "data.image_size": 8, "train.epochs": 3, "train.batch_size": 8,
 }  # fmt: skip
 SMALL = [word for name, value in TINY.items() for word in ("--set", f"{name}={json.dumps(value)}")]
 TINY_RUN = ["--preset", "smoke", "--device", "cpu", "--quiet", *SMALL]
-ON_FOLDER = [*TINY_RUN, "--set", "search.batch_size=4", "--set", "search.epochs=1", "--set", "train.batch_size=2", "--set", "train.epochs=1"]
+ON_FOLDER = [
+    *TINY_RUN,
+    "--set",
+    "search.batch_size=4",
+    "--set",
+    "search.epochs=1",
+    "--set",
+    "train.batch_size=2",
+    "--set",
+    "train.epochs=1",
+]
 
 
 def tiny(**settings) -> Config:
@@ -39,7 +52,9 @@ def images(folder: Path, parts: dict[str, int], size: int = 12, suffix: str = ".
     for part, count in parts.items():
         (folder / part).mkdir(parents=True, exist_ok=True)
         for i in range(count):
-            Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(folder / part / f"{i:03d}{suffix}")
+            Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(
+                folder / part / f"{i:03d}{suffix}"
+            )
     return folder
 
 
@@ -61,7 +76,8 @@ def name_of(config: Config, kind: str = "search") -> str:
 
 
 def search_in(folder: Path, config: Config, ready) -> None:
-    """Do a search in another folder of runs, with a checkpoint after every step; `ready` from its first step on, or at its end.
+    """Do a search in another folder of runs, with a checkpoint after every step; `ready` from its first step on, or at
+    its end.
 
     For a process of its own, to be killed.
     """

@@ -13,7 +13,9 @@ from sswp_lib.config import Data, InputError, load_config
 from sswp_lib.learn import folders
 from sswp_lib.learn.data import _statistics, epoch_batches, fingerprint, generator, halves, load, take, training_subset
 
-LABELS = torch.arange(10).repeat_interleave(torch.tensor([40, 41, 37, 60, 52, 33, 45, 40, 40, 40]))[torch.randperm(428, generator=torch.Generator().manual_seed(0))]
+LABELS = torch.arange(10).repeat_interleave(torch.tensor([40, 41, 37, 60, 52, 33, 45, 40, 40, 40]))[
+    torch.randperm(428, generator=torch.Generator().manual_seed(0))
+]
 
 
 def per_class(index: torch.Tensor) -> torch.Tensor:
@@ -105,7 +107,9 @@ def test_images_are_resized_on_loading():
     assert correlation > 0.9 and torch.equal(small.train_labels, large.train_labels)
 
 
-def save(path, mode: str = "RGB", size: tuple[int, int] = (10, 10), colour: tuple[int, int, int] = (200, 100, 50)) -> None:
+def save(
+    path, mode: str = "RGB", size: tuple[int, int] = (10, 10), colour: tuple[int, int, int] = (200, 100, 50)
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.new("RGB", size, colour)
     if mode == "RGBA":
@@ -118,7 +122,15 @@ def folder(path, size: int = 8):
 
 
 def test_a_folder_of_images_of_every_mode_and_size(tmp_path):
-    modes = {"a.png": "RGB", "b.png": "RGBA", "c.png": "P", "d.jpg": "CMYK", "e.jpg": "RGB", "f.bmp": "RGB", "g.PNG": "RGB"}
+    modes = {
+        "a.png": "RGB",
+        "b.png": "RGBA",
+        "c.png": "P",
+        "d.jpg": "CMYK",
+        "e.jpg": "RGB",
+        "f.bmp": "RGB",
+        "g.PNG": "RGB",
+    }
     for i, (name, mode) in enumerate(modes.items()):
         save(tmp_path / "train" / "one" / name, mode, (8 + 3 * i, 12))
     for name, mode in {"a.png": "L", "b.png": "LA", "c.png": "1"}.items():
@@ -168,7 +180,9 @@ def test_tiny_imagenet_as_it_is_distributed(tmp_path):
     for part in ("val", "test"):
         for image in ("a.png", "b.png", "c.png"):
             save(tmp_path / part / "images" / image)
-    (tmp_path / "val" / "val_annotations.txt").write_text("a.png\tbee\t0\t0\t9\t9\nb.png\tant\t0\t0\t9\t9\nc.png\tbee\t0\t0\t9\t9\n")
+    (tmp_path / "val" / "val_annotations.txt").write_text(
+        "a.png\tbee\t0\t0\t9\t9\nb.png\tant\t0\t0\t9\t9\nc.png\tbee\t0\t0\t9\t9\n"
+    )
     found = folder(tmp_path)
     assert found.classes == ("ant", "bee") and found.test_labels.tolist() == [1, 0, 1] and len(found.train) == 2
 
@@ -226,7 +240,16 @@ def test_a_set_too_large_for_memory_is_mapped_from_a_file_of_its_own(tmp_path, m
     monkeypatch.setattr(folders, "IN_MEMORY_BYTES", 0)
     a, b = (folders.read(tmp_path / name, 8)[0] for name in "AB")
     assert a.unique().tolist() == [50] and b.unique().tolist() == [150]
-    assert sorted(p.name for p in tmp_path.rglob("*")) == ["0.png", "0.png", "1.png", "1.png", "2.png", "2.png", "A", "B"]
+    assert sorted(p.name for p in tmp_path.rglob("*")) == [
+        "0.png",
+        "0.png",
+        "1.png",
+        "1.png",
+        "2.png",
+        "2.png",
+        "A",
+        "B",
+    ]
 
 
 def test_missing_and_empty_folders(tmp_path):
@@ -246,13 +269,18 @@ def test_fingerprint_follows_content_not_place(tmp_path):
     assert fingerprint(Data(name="digits")) is None
 
 
-@pytest.mark.parametrize(("name", "named"), [("cifar11", "did you mean 'cifar1"), ("folder:", "folder:"), ("faces", "expected one of|did you mean")])
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [("cifar11", "did you mean 'cifar1"), ("folder:", "folder:"), ("faces", "expected one of|did you mean")],
+)
 def test_unknown_data_set(name, named):
     with pytest.raises(InputError, match=named):
         load_config("smoke", settings={"data.name": name})
 
 
-@pytest.mark.skipif("SSWP_CIFAR10_FOLDER" not in os.environ, reason="SSWP_CIFAR10_FOLDER, the folder of CIFAR-10's archive, is not set")
+@pytest.mark.skipif(
+    "SSWP_CIFAR10_FOLDER" not in os.environ, reason="SSWP_CIFAR10_FOLDER, the folder of CIFAR-10's archive, is not set"
+)
 def test_cifar10():
     found = load(Data(name="cifar10", root=os.environ["SSWP_CIFAR10_FOLDER"]))
     assert found.train.shape == (50_000, 3, 32, 32) and found.test.shape == (10_000, 3, 32, 32)
@@ -265,8 +293,13 @@ def test_some_classes_only_are_labelled_anew():
     whole = load(Data(name="digits", image_size=8))
     some = load(Data(name="digits", image_size=8, classes=("7", "2")))
     assert some.classes == ("7", "2")
-    for images, labels, part, part_labels in ((whole.train, whole.train_labels, some.train, some.train_labels), (whole.test, whole.test_labels, some.test, some.test_labels)):
-        assert torch.equal(part[part_labels == 0], images[labels == 7]) and torch.equal(part[part_labels == 1], images[labels == 2])
+    for images, labels, part, part_labels in (
+        (whole.train, whole.train_labels, some.train, some.train_labels),
+        (whole.test, whole.test_labels, some.test, some.test_labels),
+    ):
+        assert torch.equal(part[part_labels == 0], images[labels == 7]) and torch.equal(
+            part[part_labels == 1], images[labels == 2]
+        )
         assert len(part) == int(((labels == 7) | (labels == 2)).sum())
 
 

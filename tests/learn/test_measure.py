@@ -8,7 +8,17 @@ import pytest
 import torch
 from torch import nn
 
-from sswp_lib.learn.measure import accuracy, entropy, multiply_adds, operation_counts, operation_shares, parameters, peak_memory, sizes, skip_share
+from sswp_lib.learn.measure import (
+    accuracy,
+    entropy,
+    multiply_adds,
+    operation_counts,
+    operation_shares,
+    parameters,
+    peak_memory,
+    sizes,
+    skip_share,
+)
 from sswp_lib.space import CANDIDATES, Genotype, Network, SuperNet
 
 
@@ -30,11 +40,22 @@ def test_accuracy_shows_the_model_normalised_images():
 
 def test_parameters_leave_alpha_out():
     supernet = SuperNet(4, 3)
-    assert parameters(supernet) == sum(p.numel() for p in supernet.weight_parameters()) == sum(p.numel() for p in supernet.parameters()) - 3 * 14 * 7
+    assert (
+        parameters(supernet)
+        == sum(p.numel() for p in supernet.weight_parameters())
+        == sum(p.numel() for p in supernet.parameters()) - 3 * 14 * 7
+    )
 
 
 def test_multiply_adds_by_hand():
-    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 5, stride=2, padding=2, groups=8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 5, stride=2, padding=2, groups=8),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 10),
+    )
     expected = 16 * 16 * 8 * 3 * 9 + 8 * 8 * 8 * 25 + 8 * 10
     model.train()
     assert multiply_adds(model, 16) == expected
@@ -79,7 +100,15 @@ def test_shares_and_counts():
     genotype = Genotype.published("DARTS_V2", 20)
     counts = operation_counts(genotype)
     assert list(counts) == list(CANDIDATES)
-    assert counts == {"skip_connect": 42, "max_pool_3x3": 10, "avg_pool_3x3": 0, "sep_conv_3x3": 90, "sep_conv_5x5": 0, "dil_conv_3x3": 18, "dil_conv_5x5": 0}
+    assert counts == {
+        "skip_connect": 42,
+        "max_pool_3x3": 10,
+        "avg_pool_3x3": 0,
+        "sep_conv_3x3": 90,
+        "sep_conv_5x5": 0,
+        "dil_conv_3x3": 18,
+        "dil_conv_5x5": 0,
+    }
     assert skip_share(genotype) == pytest.approx(42 / 160)
 
 
@@ -96,7 +125,9 @@ def test_sizes_without_weights_are_those_with():
 
 
 def test_elementwise_operations_by_hand():
-    """One cell at 8x8 pixels, C=2, so 4 channels at 4x4: the stem, two preprocessings, and at every node a skip and a pool of stride 2."""
+    """One cell at 8x8 pixels, C=2, so 4 channels at 4x4: the stem, two preprocessings, and at every node a skip and a
+    pool of stride 2.
+    """
     genotype = Genotype(cells=[[("skip_connect", 0), ("max_pool_3x3", 1)] * 4])
     full, half = 8 * 8, 4 * 4
     stem, preprocessing = 2 * 6 * full, (6 + 2 * 4) * full  # BatchNorm; ReLU and BatchNorm

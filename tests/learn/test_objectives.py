@@ -81,7 +81,9 @@ def built(name: str, config) -> tuple:
 
 @pytest.mark.parametrize("name", ["simclr", "supervised", "byol"])
 def test_one_interface(config, name):
-    """A batch and a model in, a scalar with gradients and an accuracy in 0-1 out; all views in one call, paths passed on."""
+    """A batch and a model in, a scalar with gradients and an accuracy in 0-1 out; all views in one call, paths passed
+    on.
+    """
     objective, model = built(name, config)
     views = [torch.rand(4, 3, 2, 2) for _ in range(objective.num_views)]
     labels = torch.tensor([0, 1, 2, 1]) if objective.needs_labels else None
@@ -90,7 +92,10 @@ def test_one_interface(config, name):
     assert model.seen == [(4 * objective.num_views, ("paths",))]
     assert loss.shape == () and 0 <= float(metrics["accuracy"]) <= 1
     loss.backward()
-    assert all(p.grad.abs().sum() > 0 for p in (model.body.weight, model.head[-1].weight if name != "supervised" else model.head.weight))
+    assert all(
+        p.grad.abs().sum() > 0
+        for p in (model.body.weight, model.head[-1].weight if name != "supervised" else model.head.weight)
+    )
 
 
 def test_simclr_is_nt_xent_of_both_views(config):

@@ -22,14 +22,18 @@ def test_every_cell_is_pruned_once_before_the_end(prune, ratios):
         config = Search(epochs=epochs, ratios=ratios, prune=prune)
         when = pruning_epochs(config, num_cells)
         order = list(range(num_cells)) if prune == "forward" else list(range(num_cells))[::-1]
-        assert [when[cell] for cell in order] == [int(epochs * (r1 + r2 + i * r3 / num_cells)) for i in range(num_cells)]
+        assert [when[cell] for cell in order] == [
+            int(epochs * (r1 + r2 + i * r3 / num_cells)) for i in range(num_cells)
+        ]
         assert max(when.values()) < epochs
         assert list(when) == order
 
 
 @pytest.mark.parametrize("ratios", RATIOS)
 def test_phase_and_pruning_agree(ratios):
-    """Phases come in order; cells go, each in one epoch, at or after the first epoch of the pruning phase, or as soon as warm-up lets them."""
+    """Phases come in order; cells go, each in one epoch, at or after the first epoch of the pruning phase, or as soon
+    as warm-up lets them.
+    """
     for epochs, num_cells in product((1, 2, 3, 7, 10, 33), (1, 3, 8, 20)):
         config = Search(epochs=epochs, ratios=ratios)
         phases = [phase(epoch, config) for epoch in range(epochs)]
@@ -46,7 +50,14 @@ def test_at_the_papers_size():
     assert when == {cell: 180 + 6 * cell for cell in range(20)}
     backward = pruning_epochs(Search(prune="backward"), 20)
     assert backward == {19 - cell: epoch for cell, epoch in when.items()}
-    assert [phase(e, Search()) for e in (0, 59, 60, 179, 180, 299)] == ["warm-up", "warm-up", "bi-level", "bi-level", "pruning", "pruning"]
+    assert [phase(e, Search()) for e in (0, 59, 60, 179, 180, 299)] == [
+        "warm-up",
+        "warm-up",
+        "bi-level",
+        "bi-level",
+        "pruning",
+        "pruning",
+    ]
 
 
 def test_without_pruning_all_cells_go_at_the_end():
@@ -59,7 +70,13 @@ def test_without_pruning_all_cells_go_at_the_end():
 
 def test_fewer_epochs_than_cells_prunes_several_at_once():
     config = Search(epochs=5)
-    assert [cells_to_prune(epoch, config, 20) for epoch in range(5)] == [[], [], [], list(range(10)), list(range(10, 20))]
+    assert [cells_to_prune(epoch, config, 20) for epoch in range(5)] == [
+        [],
+        [],
+        [],
+        list(range(10)),
+        list(range(10, 20)),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -80,6 +97,10 @@ def test_ratios_that_cannot_be_are_refused(settings, named):
 
 
 def test_phase_lengths_are_whole_epochs():
-    assert list(phase_lengths(Search(epochs=15, ratios=(0.2, 0.6, 0.2))).items()) == [("warm-up", 3), ("bi-level", 9), ("pruning", 3)]
+    assert list(phase_lengths(Search(epochs=15, ratios=(0.2, 0.6, 0.2))).items()) == [
+        ("warm-up", 3),
+        ("bi-level", 9),
+        ("pruning", 3),
+    ]
     assert list(phase_lengths(Search(epochs=6, ratios=(0.2, 0.2, 0.6))).values()) == [2, 0, 4]
     assert list(phase_lengths(Search(epochs=10, ratios=(0.2, 0.8), prune="none")).values()) == [2, 8, 0]

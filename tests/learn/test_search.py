@@ -26,7 +26,10 @@ def run(search: Search) -> Search:
 
 def snapshot(search: Search) -> dict[str, torch.Tensor]:
     """Return copies of every tensor of the supernet and the objective."""
-    everything = {**search.supernet.state_dict(), **{f"objective.{k}": v for k, v in search.objective.state_dict().items()}}
+    everything = {
+        **search.supernet.state_dict(),
+        **{f"objective.{k}": v for k, v in search.objective.state_dict().items()},
+    }
     return {name: t.clone() for name, t in everything.items()}
 
 
@@ -61,20 +64,32 @@ def test_a_weight_step_changes_only_what_ran(config, data, taken):
     search = warmed(config, data)
     before = snapshot(search)
     search.weight_step(torch.arange(16))
-    ran = tuple(f"cells.{c}.edges.{e}.{CANDIDATES[k]}." for c, row in enumerate(taken[-1].active.tolist()) for e, k in enumerate(row))
+    ran = tuple(
+        f"cells.{c}.edges.{e}.{CANDIDATES[k]}."
+        for c, row in enumerate(taken[-1].active.tolist())
+        for e, k in enumerate(row)
+    )
     changed = differing(before, snapshot(search))
     weights = {name for name, _ in search.supernet.named_parameters() if name != "alpha"}
     assert changed == {name for name in weights if ".edges." not in name or name.startswith(ran)}
     for name, p in search.supernet.named_parameters():
         assert (p.grad is None) == (name not in changed)
-    earlier = {f"cells.{c}.edges.{e}.{CANDIDATES[k]}." for paths in taken[:2] for c, row in enumerate(paths.active.tolist()) for e, k in enumerate(row)}
+    earlier = {
+        f"cells.{c}.edges.{e}.{CANDIDATES[k]}."
+        for paths in taken[:2]
+        for c, row in enumerate(paths.active.tolist())
+        for e, k in enumerate(row)
+    }
     assert [name for name in weights - changed if name.startswith(tuple(earlier))]  # some had momentum
 
 
 @pytest.mark.parametrize("objective", ["simclr", "supervised", "byol"])
 def test_an_architecture_step_leaves_no_trace_but_in_alpha(config, data, objective):
     search = warmed(config, data, **{"search.objective": objective})
-    before, gradients = snapshot(search), {name: p.grad.clone() for name, p in search._named_weights().items() if p.grad is not None}
+    before, gradients = (
+        snapshot(search),
+        {name: p.grad.clone() for name, p in search._named_weights().items() if p.grad is not None},
+    )
     momenta = copy.deepcopy(search.state()["optimizer"])
     search.alpha_step(0)
     assert differing(before, snapshot(search)) == {"alpha"}
@@ -99,7 +114,9 @@ def test_an_architecture_step_computes_no_gradient_of_a_weight(config, data, mon
 
 
 def test_an_architecture_step_moves_the_sampled_entries_only(config, data, taken):
-    """Unsampled entries are bitwise what they were, and so, to 1e-6, are their probabilities; over several steps of Adam."""
+    """Unsampled entries are bitwise what they were, and so, to 1e-6, are their probabilities; over several steps of
+    Adam.
+    """
     search = warmed(config, data, **{"search.alpha_lr": 0.1})
     search.prune(0)
     for count in range(5):
@@ -116,11 +133,16 @@ def test_an_architecture_step_moves_the_sampled_entries_only(config, data, taken
 
 
 def test_an_architecture_step_lowers_the_loss_along_its_gradient(config, data):
-    """Adam with beta1 = 0 at its first step is the sign of the gradient: the active operation's entry moves against it."""
+    """Adam with beta1 = 0 at its first step is the sign of the gradient: the active operation's entry moves
+    against it.
+    """
     search = warmed(config, data, **{"search.alpha_lr": 1e-3})
     recorded = {}
     original = search.alpha_optimizer.step
-    search.alpha_optimizer.step = lambda: (recorded.update(grad=search.supernet.alpha.grad.clone(), alpha=search.supernet.alpha.detach().clone()), original())
+    search.alpha_optimizer.step = lambda: (
+        recorded.update(grad=search.supernet.alpha.grad.clone(), alpha=search.supernet.alpha.detach().clone()),
+        original(),
+    )
     search.alpha_step(0)
     moved = search.supernet.alpha.detach() - recorded["alpha"]
     clear = recorded["grad"].abs() > 1e-4  # where Adam's eps plays no part
@@ -145,7 +167,9 @@ def test_alpha_learns_from_the_other_half(config, data, monkeypatch):
 
 
 def test_an_architecture_step_follows_every_kth_weight_step_after_warm_up(config, data, taken):
-    """5 epochs of 5 steps, k = 2, warm-up of one epoch; in the fifth epoch the last cell is pruned and nothing is left to learn."""
+    """5 epochs of 5 steps, k = 2, warm-up of one epoch; in the fifth epoch the last cell is pruned and nothing is left
+    to learn.
+    """
     search = Search(config, data)
     assert search.num_steps == 5
     kinds = []
@@ -186,7 +210,11 @@ def test_pruning_makes_the_optimiser_forget(config, data, edges):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"search.objective": "supervised", "search.prune": "backward"}, {"search.objective": "byol", "search.edges": "all"}],
+    [
+        {},
+        {"search.objective": "supervised", "search.prune": "backward"},
+        {"search.objective": "byol", "search.edges": "all"},
+    ],
     ids=["simclr", "supervised", "byol"],
 )
 def test_same_seed_same_result(config, data, settings):

@@ -47,7 +47,15 @@ def test_a_linear_probe_changes_the_head_only(config, data):
 
 
 def test_a_linear_probe_sees_whole_features_and_has_no_auxiliary_head(config, data):
-    training, seen = Training(probe(config).changed(**{"train.drop_path": 0.3, "train.auxiliary": 0.4}), data, DARTS, Network(DARTS, 4).state_dict()), []
+    training, seen = (
+        Training(
+            probe(config).changed(**{"train.drop_path": 0.3, "train.auxiliary": 0.4}),
+            data,
+            DARTS,
+            Network(DARTS, 4).state_dict(),
+        ),
+        [],
+    )
     assert training.network.auxiliary_head is None
     original = training.network.forward_train
     training.network.forward_train = lambda x, drop_path, g: seen.append(drop_path) or original(x, drop_path, g)
@@ -63,7 +71,9 @@ def test_fine_tuning_changes_everything_else_too(config, data):
     assert learnt <= differing(before, tensors(training))
 
 
-@pytest.mark.parametrize("settings", [{}, {"train.objective": "simclr"}, {"train.auxiliary": 0.4, "train.drop_path": 0.3}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"train.objective": "simclr"}, {"train.auxiliary": 0.4, "train.drop_path": 0.3}]
+)
 def test_same_seed_same_result(config, data, settings):
     one, two, other = (Training(config.changed(**settings, seed=seed), data, DARTS) for seed in (0, 0, 1))
     assert differing(tensors(one), tensors(two)) == set() != differing(tensors(one), tensors(other))
@@ -106,7 +116,9 @@ def test_nothing_before_finish_depends_on_the_test_set(config, data, monkeypatch
     config = config.changed(**{"train.evaluate_every": 1, "train.calibrate": True})
     asked = []
     original = module.accuracy
-    monkeypatch.setattr(module, "accuracy", lambda net, images, *rest: asked.append(images) or original(net, images, *rest))
+    monkeypatch.setattr(
+        module, "accuracy", lambda net, images, *rest: asked.append(images) or original(net, images, *rest)
+    )
     strange = replace(data, test=255 - data.test, test_labels=data.test_labels.roll(1))
     one, two = run(Training(config, data, DARTS)), run(Training(config, strange, DARTS))
     assert len(asked) == 6
@@ -137,12 +149,16 @@ def test_validation_images_are_never_trained_on(config, data):
 
 
 def rates(config, data, schedule: str) -> list[float]:
-    training = Training(config.changed(**{"train.schedule": schedule, "train.lr": 0.1, "train.min_lr": 0.01}), data, DARTS)
+    training = Training(
+        config.changed(**{"train.schedule": schedule, "train.lr": 0.1, "train.min_lr": 0.01}), data, DARTS
+    )
     return [training.optimizer.param_groups[0]["lr"] for progress in training.advance() if progress.row is None]
 
 
 def test_cosine_by_epoch_and_by_step(config, data):
-    """lr(t) = min + (lr - min) (1 + cos(pi t / T)) / 2; the unit of t is the setting `schedule`. Three epochs of two steps."""
+    """lr(t) = min + (lr - min) (1 + cos(pi t / T)) / 2; the unit of t is the setting `schedule`. Three epochs of two
+    steps.
+    """
     cosine = lambda t: 0.01 + 0.09 * (1 + math.cos(math.pi * t)) / 2  # noqa: E731
     assert rates(config, data, "epoch") == pytest.approx([cosine(t / 3) for t in (0, 0, 1, 1, 2, 2)])
     assert rates(config, data, "step") == pytest.approx([cosine(t / 6) for t in range(6)])
@@ -163,7 +179,9 @@ def test_the_auxiliary_heads_loss_counts_at_its_weight(config, data):
         training = Training(config.changed(**{"train.auxiliary": weight}), data, DARTS)
         outputs = []
         original = training.network.forward_train
-        training.network.forward_train = lambda *a, original=original, outputs=outputs: outputs.append(original(*a)) or outputs[-1]
+        training.network.forward_train = lambda *a, original=original, outputs=outputs: (
+            outputs.append(original(*a)) or outputs[-1]
+        )
         index = training.train_index[:10]
         loss, _ = training.loss(index, torch.Generator().manual_seed(0))
         scores, auxiliary = outputs[0]
@@ -171,7 +189,12 @@ def test_the_auxiliary_heads_loss_counts_at_its_weight(config, data):
         torch.testing.assert_close(loss, F.cross_entropy(scores, labels) + weight * F.cross_entropy(auxiliary, labels))
         seen.append(float(loss.detach()))
     assert seen[0] < seen[1]
-    assert Training(config.changed(**{"train.auxiliary": 0.4, "train.objective": "simclr"}), data, DARTS).network.auxiliary_head is None
+    assert (
+        Training(
+            config.changed(**{"train.auxiliary": 0.4, "train.objective": "simclr"}), data, DARTS
+        ).network.auxiliary_head
+        is None
+    )
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -189,7 +212,11 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_step(config, data,
 
 
 def test_the_gradient_is_clipped(config, data):
-    training = Training(config.changed(**{"train.grad_clip": 1e-3, "train.momentum": 0.0, "train.weight_decay": 0.0, "train.lr": 1.0}), data, DARTS)
+    training = Training(
+        config.changed(**{"train.grad_clip": 1e-3, "train.momentum": 0.0, "train.weight_decay": 0.0, "train.lr": 1.0}),
+        data,
+        DARTS,
+    )
     before = [p.detach().clone() for p in training.network.parameters()]
     training.train_step()
     moved = torch.cat([(p - q).flatten() for p, q in zip(training.network.parameters(), before, strict=True)])
@@ -211,9 +238,15 @@ def test_pre_training_with_simclr_reads_no_labels(config, data):
 def test_the_result_says_what_was_taken_over(config, data):
     supernet = SuperNet(4, 3)
     genotype = derive(torch.randn(3, 14, 7, generator=torch.Generator().manual_seed(0)))
-    training = Training(config.changed(**{"train.init": "concomitant", "train.epochs": 1}), data, genotype, supernet.state_dict())
+    training = Training(
+        config.changed(**{"train.init": "concomitant", "train.epochs": 1}), data, genotype, supernet.state_dict()
+    )
     taken = run(training).finish()[0]["taken_over"]
-    assert taken == {"matched": len(training.report.matched), "new": len(training.report.new), "left_over": len(training.report.left_over)}
+    assert taken == {
+        "matched": len(training.report.matched),
+        "new": len(training.report.new),
+        "left_over": len(training.report.left_over),
+    }
     assert min(taken.values()) > 0
 
 

@@ -28,7 +28,9 @@ def batch() -> torch.Tensor:
 
 def test_normalise(batch):
     mean, std = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.5, 0.6, 0.7])
-    torch.testing.assert_close(normalise(batch, mean, std), TF.normalize(batch.float() / 255, mean.tolist(), std.tolist()))
+    torch.testing.assert_close(
+        normalise(batch, mean, std), TF.normalize(batch.float() / 255, mean.tolist(), std.tolist())
+    )
 
 
 @pytest.mark.parametrize("size", [8, 16, 31])
@@ -38,7 +40,9 @@ def test_crop_and_flip_equal_torchvisions(size):
     assert flipped.any() and not flipped.all() and not angle.any()
     found = crop(x, box, flipped, angle)
     for i, (left, top, width, height) in enumerate(box.int().tolist()):
-        expected = TF.resized_crop(x[i], top, left, height, width, [size, size], InterpolationMode.BILINEAR, antialias=False)
+        expected = TF.resized_crop(
+            x[i], top, left, height, width, [size, size], InterpolationMode.BILINEAR, antialias=False
+        )
         expected = TF.hflip(expected) if flipped[i] else expected
         torch.testing.assert_close(found[i], expected, rtol=0, atol=2e-5)
 
@@ -115,7 +119,9 @@ def test_each_image_of_a_batch_draws_its_own_view(batch, settings):
 
 
 def test_each_image_draws_its_own_colours_and_chance():
-    """On plain colours a crop changes nothing, so what differs is colour; with p = 0.5 about half of the images stay."""
+    """On plain colours a crop changes nothing, so what differs is colour; with p = 0.5 about half of the images
+    stay.
+    """
     same = torch.tensor([120, 90, 60], dtype=torch.uint8).view(1, 3, 1, 1).expand(400, 3, 8, 8)
     views = random_views(same, Views(**PLAIN | {"jitter_p": 1.0}), ZERO, ONE, seeded())[:, :, 0, 0]
     assert len((views * 1e4).round().unique(dim=0)) > 390
@@ -136,7 +142,9 @@ def test_views_are_normalised_and_leave_the_images_alone(batch):
     before, mean, std = batch.clone(), torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.5, 0.6, 0.7])
     raw = random_views(batch, Views(), ZERO, ONE, seeded())
     assert raw.shape == batch.shape and raw.min() >= 0 and raw.max() <= 1
-    torch.testing.assert_close(random_views(batch, Views(), mean, std, seeded()), TF.normalize(raw, mean.tolist(), std.tolist()))
+    torch.testing.assert_close(
+        random_views(batch, Views(), mean, std, seeded()), TF.normalize(raw, mean.tolist(), std.tolist())
+    )
     assert torch.equal(batch, before)
 
 

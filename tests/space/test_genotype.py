@@ -21,10 +21,27 @@ def names_of(genotype: Genotype, kinds: tuple[str, ...]) -> list[int]:
 def test_candidates_and_edges_stand_in_the_order_of_the_method():
     expected = "skip_connect max_pool_3x3 avg_pool_3x3 sep_conv_3x3 sep_conv_5x5 dil_conv_3x3 dil_conv_5x5"
     assert tuple(expected.split()) == CANDIDATES
-    assert EDGES == ((0, 2), (1, 2), (0, 3), (1, 3), (2, 3), (0, 4), (1, 4), (2, 4), (3, 4), (0, 5), (1, 5), (2, 5), (3, 5), (4, 5))
+    assert EDGES == (
+        (0, 2),
+        (1, 2),
+        (0, 3),
+        (1, 3),
+        (2, 3),
+        (0, 4),
+        (1, 4),
+        (2, 4),
+        (3, 4),
+        (0, 5),
+        (1, 5),
+        (2, 5),
+        (3, 5),
+        (4, 5),
+    )
 
 
-@pytest.mark.parametrize(("num_cells", "expected"), [(20, (6, 13)), (14, (4, 9)), (8, (2, 5)), (3, (1, 2)), (2, (0, 1)), (1, (0,))])
+@pytest.mark.parametrize(
+    ("num_cells", "expected"), [(20, (6, 13)), (14, (4, 9)), (8, (2, 5)), (3, (1, 2)), (2, (0, 1)), (1, (0,))]
+)
 def test_reductions_stand_at_thirds(num_cells, expected):
     assert reduction_cells(num_cells) == expected
 
@@ -51,7 +68,9 @@ def test_probability_decides_not_alpha():
 
 
 def test_surplus_skips_give_way_weakest_first():
-    """Skips win on every edge, more and more from edge 0 to 13; the two strongest stay, the others' places go to the best free edges."""
+    """Skips win on every edge, more and more from edge 0 to 13; the two strongest stay, the others' places go to the
+    best free edges.
+    """
     alpha = torch.zeros(1, 14, 7)
     alpha[0, :, SKIP] = 1 + 0.1 * torch.arange(14)
     alpha[0, :, DIL5] = 0.5  # its probability falls from edge 0 to 13
@@ -105,7 +124,8 @@ def test_json_round_trip():
 def test_edges_of_a_cell():
     genotype = Genotype.published("DARTS_V2", 3)
     assert genotype.edges(0) == {
-        0: "sep_conv_3x3", 1: "sep_conv_3x3", 2: "sep_conv_3x3", 3: "sep_conv_3x3", 5: "skip_connect", 6: "sep_conv_3x3", 9: "skip_connect", 11: "dil_conv_3x3",
+        0: "sep_conv_3x3", 1: "sep_conv_3x3", 2: "sep_conv_3x3", 3: "sep_conv_3x3", 5: "skip_connect",
+        6: "sep_conv_3x3", 9: "skip_connect", 11: "dil_conv_3x3",
     }  # fmt: skip
 
 
@@ -154,7 +174,14 @@ def test_errors_name_cell_and_value_in_one_line(second_cell, named):
 
 
 @pytest.mark.parametrize(
-    ("text", "named"), [('{"cells": []}', "at least one cell"), ("{", "not a genotype"), ("[]", "not a genotype"), ("{}", "cells"), (json.dumps({"cells": [GOOD], "x": 1}), "x")]
+    ("text", "named"),
+    [
+        ('{"cells": []}', "at least one cell"),
+        ("{", "not a genotype"),
+        ("[]", "not a genotype"),
+        ("{}", "cells"),
+        (json.dumps({"cells": [GOOD], "x": 1}), "x"),
+    ],
 )
 def test_text_that_is_no_genotype_is_refused(text, named):
     with pytest.raises(InputError, match=named) as error:

@@ -21,7 +21,9 @@ def test_size_of_darts_v2():
     assert count(Network(Genotype.published("DARTS_V2", num_cells=20), init_channels=36, num_classes=10)) == 3_349_342
 
 
-@pytest.mark.parametrize(("stem", "size"), [*(("cifar", size) for size in (8, 16, 28, 32, 33, 64, 96)), ("imagenet", 64)])
+@pytest.mark.parametrize(
+    ("stem", "size"), [*(("cifar", size) for size in (8, 16, 28, 32, 33, 64, 96)), ("imagenet", 64)]
+)
 def test_auxiliary_head_works_for_every_image_size(stem, size):
     torch.manual_seed(0)
     network = Network(DARTS, 4, 10, auxiliary=True, stem=stem)
@@ -71,7 +73,9 @@ def test_drop_path_never_falls_on_an_identity(g):
 
 @pytest.mark.parametrize("rate", [0.3, 0.6])
 def test_drop_path_is_per_image_and_unbiased(g, rate):
-    """On 4,000 copies of an image, node 2 is m_0 o_0 + m_1 o_1: its mean is the undropped, and each m is 0 or 1/(1 - rate)."""
+    """On 4,000 copies of an image, node 2 is m_0 o_0 + m_1 o_1: its mean is the undropped, and each m is 0 or 1/(1 -
+    rate).
+    """
     torch.manual_seed(0)
     network = Network(all_of("sep_conv_3x3", 3), 4).eval()
     x = torch.randn(1, 3, 8, 8).expand(4000, -1, -1, -1)
@@ -128,10 +132,15 @@ def test_report_says_what_was_taken_over_is_new_and_left_over(affine):
     if affine:
         assert norms == []
     else:
-        assert set(norms) >= {"cells.0.preprocess0.2.weight", "cells.0.preprocess0.2.bias"} and not set(norms) & set(stem)
+        assert set(norms) >= {"cells.0.preprocess0.2.weight", "cells.0.preprocess0.2.bias"} and not set(norms) & set(
+            stem
+        )
     assert "stem.0.0.weight" in report.matched
     assert set(report.left_over) == {"alpha", "present", *(name for name in weights if name.startswith("head."))}
-    assert str(report) == f"{len(report.matched)} tensors taken over, {len(report.new)} new, {len(report.left_over)} left over"
+    assert (
+        str(report)
+        == f"{len(report.matched)} tensors taken over, {len(report.new)} new, {len(report.left_over)} left over"
+    )
 
 
 def test_edges_that_the_genotype_does_not_keep_are_left_over():
@@ -140,7 +149,9 @@ def test_edges_that_the_genotype_does_not_keep_are_left_over():
     report = load_concomitant(Network(genotype, 4), supernet.state_dict())
     kept = tuple(f"cells.{c}.edges.{e}.{name}." for c in range(3) for e, name in genotype.edges(c).items())
     edges = [name for name in supernet.state_dict() if ".edges." in name]
-    assert {name for name in report.left_over if ".edges." in name} == {name for name in edges if not name.startswith(kept)}
+    assert {name for name in report.left_over if ".edges." in name} == {
+        name for name in edges if not name.startswith(kept)
+    }
 
 
 def broken(weights: dict, how: str) -> dict:
@@ -188,7 +199,9 @@ def test_an_operation_may_be_new_where_the_caller_says_so():
     genotype = derive(supernet.alpha, max_skips=0)
     new = frozenset((c, e) for c in range(3) for e in genotype.edges(c))
     report = load_concomitant(Network(genotype, 4), supernet.state_dict(), new)
-    assert {name.split(".")[4] for name in report.new if ".edges." in name} == {name for cell in genotype.cells for name, _ in cell}
+    assert {name.split(".")[4] for name in report.new if ".edges." in name} == {
+        name for cell in genotype.cells for name, _ in cell
+    }
     with pytest.raises(InputError, match="is missing"):
         load_concomitant(Network(genotype, 4), supernet.state_dict(), frozenset(sorted(new)[:-1]))
 

@@ -35,7 +35,12 @@ def layers_of(operation: nn.Module) -> list[str]:
 
 def test_operations_are_those_of_darts():
     block = ["ReLU", "DepthwiseConv2d", "Conv2d", "BatchNorm"]
-    for name, kernel, dilation, blocks in [("sep_conv_3x3", 3, 1, 2), ("sep_conv_5x5", 5, 1, 2), ("dil_conv_3x3", 3, 2, 1), ("dil_conv_5x5", 5, 2, 1)]:
+    for name, kernel, dilation, blocks in [
+        ("sep_conv_3x3", 3, 1, 2),
+        ("sep_conv_5x5", 5, 1, 2),
+        ("dil_conv_3x3", 3, 2, 1),
+        ("dil_conv_5x5", 5, 2, 1),
+    ]:
         operation = OPERATIONS[name](4, 2, True, 0.1)
         assert layers_of(operation) == block * blocks
         depthwise = [layer for layer in operation if type(layer).__name__ == "DepthwiseConv2d"]
@@ -51,7 +56,11 @@ def test_operations_are_those_of_darts():
 def test_pools_are_normalised_without_affine(name, stride):
     x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
     operation = OPERATIONS[name](3, stride, True, 0.1).double()
-    pooled = F.max_pool2d(x, 3, stride, 1) if name.startswith("max") else F.avg_pool2d(x, 3, stride, 1, count_include_pad=False)
+    pooled = (
+        F.max_pool2d(x, 3, stride, 1)
+        if name.startswith("max")
+        else F.avg_pool2d(x, 3, stride, 1, count_include_pad=False)
+    )
     torch.testing.assert_close(operation(x), F.batch_norm(pooled, None, None, training=True))
     assert list(operation.parameters()) == []
 
@@ -62,7 +71,9 @@ def test_factorized_reduce_equals_strided_convolutions_on_shifted_grids():
     layer = FactorizedReduce(4, 6).double()
     x = torch.randn(2, 4, 8, 8, dtype=torch.float64, requires_grad=True)
     y = F.relu(x)
-    both = torch.cat([F.conv2d(y, layer.conv_even.weight, stride=2), F.conv2d(y[:, :, 1:, 1:], layer.conv_odd.weight, stride=2)], 1)
+    both = torch.cat(
+        [F.conv2d(y, layer.conv_even.weight, stride=2), F.conv2d(y[:, :, 1:, 1:], layer.conv_odd.weight, stride=2)], 1
+    )
     expected = F.batch_norm(both, None, None, training=True)
     torch.testing.assert_close(layer(x), expected)
     seed = torch.randn_like(expected)
@@ -77,7 +88,9 @@ def test_factorized_reduce_pads_maps_of_odd_size(size):
     y, half = layer(x), size // 2 + 1
     assert y.shape == (2, 4, half, half)
     assert torch.equal(y[:, 2:, -1], torch.zeros(2, 2, half)) and torch.equal(y[:, 2:, :, -1], torch.zeros(2, 2, half))
-    torch.testing.assert_close(y[:, :2], layer.bn(F.pad(F.conv2d(x, layer.conv_even.weight, stride=2), (0, 0, 0, 0, 0, 2)))[:, :2])
+    torch.testing.assert_close(
+        y[:, :2], layer.bn(F.pad(F.conv2d(x, layer.conv_even.weight, stride=2), (0, 0, 0, 0, 0, 2)))[:, :2]
+    )
 
 
 def test_batchnorm_equals_torchs_own_in_both_modes():
@@ -114,7 +127,9 @@ def test_calibrate_stores_the_mean_of_the_batches_own_statistics(momentum, train
             seen[1].append(F.batch_norm(x, None, None, first.weight, first.bias, training=True).relu())
     for layer, inputs in zip((first, second), seen, strict=True):
         torch.testing.assert_close(layer.running_mean, torch.stack([x.mean((0, 2, 3)) for x in inputs]).mean(0))
-        torch.testing.assert_close(layer.running_var, torch.stack([x.transpose(0, 1).flatten(1).var(1) for x in inputs]).mean(0))
+        torch.testing.assert_close(
+            layer.running_var, torch.stack([x.transpose(0, 1).flatten(1).var(1) for x in inputs]).mean(0)
+        )
         assert layer.momentum == momentum
         assert not layer._forward_pre_hooks
     assert model.training is training and first.training is training

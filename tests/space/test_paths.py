@@ -52,7 +52,9 @@ def test_dropout_redraws_among_the_parameterised_in_proportion(g, skip, pool):
 
 
 def test_two_paths_are_drawn_without_replacement(g):
-    """The pair {a, b} has probability p_a p_b / (1 - p_a) + p_b p_a / (1 - p_b); a of the two is active with softmax(alpha_a, alpha_b)."""
+    """The pair {a, b} has probability p_a p_b / (1 - p_a) + p_b p_a / (1 - p_b); a of the two is active with
+    softmax(alpha_a, alpha_b).
+    """
     drawn = sample_two_paths(*many(LOGITS), g)
     active, inactive = drawn.active.flatten(), drawn.inactive.flatten()
     assert (active != inactive).all()
@@ -97,7 +99,10 @@ def test_a_pruned_cell_takes_no_part_in_sampling():
     kept = supernet.prune(1, "top2")
     for seed in range(20):
         generator = torch.Generator().manual_seed(seed)
-        one, two = sample_paths(supernet.alpha, supernet.present, generator, skip_dropout=1.0), sample_two_paths(supernet.alpha, supernet.present, generator)
+        one, two = (
+            sample_paths(supernet.alpha, supernet.present, generator, skip_dropout=1.0),
+            sample_two_paths(supernet.alpha, supernet.present, generator),
+        )
         for paths in (one, two):
             assert paths.names(1) == [kept.get(edge, "-") for edge in range(14)]
         assert (two.inactive[1] == -1).all()
@@ -153,7 +158,9 @@ def architecture_gradient(supernet: SuperNet, x: torch.Tensor, paths: Paths, see
     return torch.autograd.grad((supernet(x, paths) * seed).sum(), supernet.alpha)[0]
 
 
-def gated_loss(supernet: SuperNet, x: torch.Tensor, paths: Paths, gates: torch.Tensor, seed: torch.Tensor) -> torch.Tensor:
+def gated_loss(
+    supernet: SuperNet, x: torch.Tensor, paths: Paths, gates: torch.Tensor, seed: torch.Tensor
+) -> torch.Tensor:
     """Return <seed, output> with y = g_a o_a(x) + g_b o_b(x) written out on every edge; gates (cells, 14, 2)."""
 
     def run(cell, edge, operations, state):
@@ -164,13 +171,17 @@ def gated_loss(supernet: SuperNet, x: torch.Tensor, paths: Paths, gates: torch.T
 
 
 def chain(alpha: torch.Tensor, paths: Paths, to_gates: torch.Tensor) -> torch.Tensor:
-    """Return the formula: dL/dalpha_i = sum over j in {a, b} of dL/dg_j p_j (delta_ij - p_i), 0 where i was not sampled."""
+    """Return the formula: dL/dalpha_i = sum over j in {a, b} of dL/dg_j p_j (delta_ij - p_i), 0 where i was not
+    sampled.
+    """
     alpha, expected = alpha.detach(), torch.zeros_like(alpha)
     for cell, edge in torch.cartesian_prod(torch.arange(alpha.shape[0]), torch.arange(14)).tolist():
         pair = [int(paths.active[cell, edge]), int(paths.inactive[cell, edge])]
         p = alpha[cell, edge, pair].softmax(0)
         for i in range(2):
-            expected[cell, edge, pair[i]] = sum(to_gates[cell, edge, j] * p[j] * (float(i == j) - p[i]) for j in range(2))
+            expected[cell, edge, pair[i]] = sum(
+                to_gates[cell, edge, j] * p[j] * (float(i == j) - p[i]) for j in range(2)
+            )
     return expected
 
 
@@ -200,7 +211,9 @@ def test_gradient_equals_that_of_straight_through_gates(step):
 
 
 def test_gradient_equals_finite_differences_of_the_gates(step):
-    """Central differences of the loss in both gates of each edge of the first cell, through the whole network, then the softmax's Jacobian."""
+    """Central differences of the loss in both gates of each edge of the first cell, through the whole network, then the
+    softmax's Jacobian.
+    """
     supernet, x, paths, seed = step
     to_gates, eps = torch.zeros(3, 14, 2, dtype=torch.float64), 1e-6
     with torch.no_grad():

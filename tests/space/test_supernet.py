@@ -25,7 +25,10 @@ def test_size_at_the_papers_width_and_depth():
 def test_channels_and_maps(stem):
     """Channels double and maps halve at the reductions; the ImageNet stem has brought them to an eighth before."""
     supernet, seen = SuperNet(4, 6, stem=stem), []
-    handles = [cell.register_forward_hook(lambda cell, inputs, output: seen.append(tuple(output.shape[1:]))) for cell in supernet.cells]
+    handles = [
+        cell.register_forward_hook(lambda cell, inputs, output: seen.append(tuple(output.shape[1:])))
+        for cell in supernet.cells
+    ]
     paths = sample_paths(supernet.alpha, supernet.present, torch.Generator().manual_seed(0))
     size = 32 if stem == "cifar" else 256
     assert supernet(torch.randn(2, 3, size, size), paths).shape == (2, 128)
@@ -55,7 +58,9 @@ def calls_of(supernet: SuperNet, x: torch.Tensor, paths) -> Counter:
 
 def once(*choices: torch.Tensor) -> Counter:
     """Return a count of 1 for each (cell, edge, operation) of (cells, 14) choices."""
-    return Counter((c, e, k) for chosen in choices for c, row in enumerate(chosen.tolist()) for e, k in enumerate(row) if k >= 0)
+    return Counter(
+        (c, e, k) for chosen in choices for c, row in enumerate(chosen.tolist()) for e, k in enumerate(row) if k >= 0
+    )
 
 
 def test_a_weight_step_runs_the_active_operation_only(supernet, images, g):
@@ -87,7 +92,9 @@ def test_an_operation_off_the_path_gets_no_gradient(supernet, images, g):
 
 
 def test_output_is_that_of_the_active_operations(supernet, images, g):
-    """What is inactive changes no value: an architecture step's output equals a weight step's on the same active paths."""
+    """What is inactive changes no value: an architecture step's output equals a weight step's on the same active
+    paths.
+    """
     two = sample_two_paths(supernet.alpha, supernet.present, g)
     one = copy.copy(two)
     object.__setattr__(one, "inactive", None)
@@ -132,7 +139,9 @@ def test_top2_keeps_what_derive_takes(supernet, caps):
     after = supernet.genotype(*caps)
     assert after == before
     for i, cell in enumerate(supernet.cells):
-        assert {int(edge): [*operations] for edge, operations in cell.edges.items()} == {e: [name] for e, name in after.edges(i).items()}
+        assert {int(edge): [*operations] for edge, operations in cell.edges.items()} == {
+            e: [name] for e, name in after.edges(i).items()
+        }
     assert supernet.kept_paths().names(0) == [before.edges(0).get(edge, "-") for edge in range(14)]
     if caps == (0, 0):
         assert not {name for cell in after.cells for name, _ in cell} & set(NON_PARAMETERISED)
