@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from sswp_lib.config import DATASETS, PRESETS, InputError, RunError, load_config, parse_settings, setting_names
+from sswp_lib.config import DATASETS, InputError, RunError, parse_settings, setting_names
+from sswp_lib.presets import PRESETS, load_config
 
 STOPPED = 130  # what typer makes of Ctrl-C
 
@@ -54,7 +55,7 @@ def search(
     genotype.json,
     weights.safetensors and history.jsonl, and prints NAME and a summary.
     """
-    from sswp_lib.lab import runs
+    from sswp_lib.runs import runs
 
     record = runs.search(
         load_config(preset, data, seed, parse_settings(settings or [])), checked_device(device), quiet, tensorboard
@@ -83,7 +84,7 @@ def train(
     it unless
     --data or --set say otherwise.
     """
-    from sswp_lib.lab import runs
+    from sswp_lib.runs import runs
 
     given = parse_settings(settings or [])
     start = resolve(source, load_config(preset, data, seed, given).model.num_cells)
@@ -100,7 +101,8 @@ def train(
 @app.command("runs")
 def list_runs() -> None:
     """List finished runs."""
-    from sswp_lib.lab import runs, tables
+    from sswp_lib.paper import tables
+    from sswp_lib.runs import runs
 
     typer.echo(tables.runs(runs.everything()))
 
@@ -108,7 +110,7 @@ def list_runs() -> None:
 @app.command()
 def show(run: Annotated[str, typer.Argument(help="A run's name; its beginning is enough.")]) -> None:
     """Show a finished run's record, without its history, as JSON."""
-    from sswp_lib.lab import runs
+    from sswp_lib.runs import runs
 
     typer.echo(json.dumps(runs.find(run).model_dump(mode="json", exclude={"history"}), indent=1))
 
@@ -172,7 +174,7 @@ def checked_device(name: str | None) -> str | None:
 
 def resolve(source: str, num_cells: int):
     """Return the search record, the genotype of a file, or the published genotype that `source` names."""
-    from sswp_lib.lab import runs
+    from sswp_lib.runs import runs
     from sswp_lib.space import Genotype, published_cells
 
     path = Path(source)

@@ -6,10 +6,10 @@ import math
 
 import torch
 
-from sswp_lib.config import load_config
 from sswp_lib.learn.data import load
 from sswp_lib.learn.measure import parameters
 from sswp_lib.learn.search import Search
+from sswp_lib.presets import load_config
 
 
 def test_first_steps_at_full_width_and_depth():

@@ -17,11 +17,12 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sswp_lib.config import InputError, Views, load_config
+from sswp_lib.config import InputError, Views
 from sswp_lib.config import Search as Settings
 from sswp_lib.learn import Search, Training, pruning_epochs
 from sswp_lib.learn.measure import peak_memory
 from sswp_lib.learn.views import normalise, random_views
+from sswp_lib.presets import load_config
 from sswp_lib.space import (
     Genotype,
     Network,

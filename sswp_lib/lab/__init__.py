@@ -1,1 +1,1 @@
-"""How it is used: runs, tables, claims, plots, widgets, the reproduction of all notebooks."""
+"""Everything at once: all notebooks, how long they will take, their report."""

@@ -8,14 +8,16 @@ import time
 from collections.abc import Callable
 from functools import cache
 
-from sswp_lib.config import Config, load_config
-from sswp_lib.lab import runs, studies, tables
-from sswp_lib.lab.records import Done
-from sswp_lib.lab.studies import Job
+from sswp_lib.config import Config
 from sswp_lib.learn.data import load
 from sswp_lib.learn.loop import Loop
 from sswp_lib.learn.search import Search
 from sswp_lib.learn.train import Training
+from sswp_lib.paper import studies, tables
+from sswp_lib.paper.studies import Job
+from sswp_lib.presets import load_config
+from sswp_lib.runs import runs
+from sswp_lib.runs.records import Done
 from sswp_lib.space import Genotype
 
 STEPS = 4  # measured after one that is not

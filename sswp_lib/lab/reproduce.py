@@ -24,11 +24,14 @@ from pathlib import Path
 import psutil
 import torch
 
-from sswp_lib.config import InputError, home, load_config, suggest
-from sswp_lib.lab import estimate, files, report
-from sswp_lib.lab.progress import duration
-from sswp_lib.lab.records import root
-from sswp_lib.lab.tables import figures_folder
+from sswp_lib.config import InputError, home, suggest
+from sswp_lib.lab import estimate
+from sswp_lib.paper.tables import figures_folder
+from sswp_lib.presets import load_config
+from sswp_lib.runs import files
+from sswp_lib.runs.progress import duration
+from sswp_lib.runs.records import root
+from sswp_lib.show import report
 
 SEEDS = {"smoke": 2, "cifar": 2}  # of each comparison; other presets: the notebooks' own default
 HANG_AFTER = 20.0  # minutes without a sign of life

@@ -22,8 +22,12 @@ import psutil
 import pytest
 from PIL import Image
 
-from sswp_lib.config import InputError, home, load_config
-from sswp_lib.lab import claims, records, report, reproduce, studies, tables
+from sswp_lib.config import InputError, home
+from sswp_lib.lab import reproduce
+from sswp_lib.paper import claims, studies, tables
+from sswp_lib.presets import load_config
+from sswp_lib.runs import records
+from sswp_lib.show import report
 
 FIGURES = {
     "01": (

@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from sswp_lib.config import Data, InputError, load_config
+from sswp_lib.config import Data, InputError
 from sswp_lib.learn import folders
 from sswp_lib.learn.data import _statistics, epoch_batches, fingerprint, generator, halves, load, take, training_subset
+from sswp_lib.presets import load_config
 
 LABELS = torch.arange(10).repeat_interleave(torch.tensor([40, 41, 37, 60, 52, 33, 45, 40, 40, 40]))[
     torch.randperm(428, generator=torch.Generator().manual_seed(0))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sswp_lib.config import load_config
 from sswp_lib.learn.footprint import step_memory
+from sswp_lib.presets import load_config
 
 
 def test_a_search_step_needs_the_memory_of_the_compact_network_whatever_the_number_of_candidates():

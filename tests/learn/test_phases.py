@@ -7,8 +7,9 @@ from itertools import product
 
 import pytest
 
-from sswp_lib.config import InputError, Search, load_config
+from sswp_lib.config import InputError, Search
 from sswp_lib.learn import cells_to_prune, phase, phase_lengths, pruning_epochs
+from sswp_lib.presets import load_config
 
 RATIOS = [(0.2, 0.4, 0.4), (0.0, 0.0, 1.0), (0.5, 0.49, 0.01), (0.1, 0.2, 0.7)]
 

@@ -12,7 +12,9 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from sswp_lib.config import InputError
-from sswp_lib.lab import records, report, tables
+from sswp_lib.paper import tables
+from sswp_lib.runs import records
+from sswp_lib.show import report
 
 CLAIMS = """claim,section,paper,measure,mean,low,high,n,preset,verdict
 longer is better,4.3,+0.2,points,1.5,0.5,2.5,3,quick,seen

@@ -1,7 +1,7 @@
 """A control redraws its picture."""
 
-from sswp_lib.config import load_config
-from sswp_lib.lab import widgets
+from sswp_lib.presets import load_config
+from sswp_lib.show import widgets
 from sswp_lib.space import Genotype
 
 

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 from tiny_runs import ON_FOLDER, TINY_RUN, genotype_file, images, stop_at
 
-from sswp_lib.config import PRESETS, setting_names
-from sswp_lib.lab import runs
+from sswp_lib.config import setting_names
 from sswp_lib.learn.search import Search
+from sswp_lib.presets import PRESETS
+from sswp_lib.runs import runs
 from sswp_lib.space import Genotype
 
 COMMANDS = ("search", "train", "runs", "show", "settings", "reproduce")

@@ -11,8 +11,8 @@ import torch
 from test_files import Dangerous
 from tiny_runs import TINY_RUN, genotype_file, stop_at
 
-from sswp_lib.lab import files, runs
 from sswp_lib.learn.search import Search
+from sswp_lib.runs import files, runs
 
 
 def test_unknown_operation_in_a_genotype(refused, tmp_path):

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save as save_safetensors
 
 from sswp_lib.config import InputError, RunError
-from sswp_lib.lab import files
+from sswp_lib.runs import files
 
 WEIGHTS = {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(2, dtype=torch.int64)}
 

@@ -20,7 +20,7 @@ from sswp_lib.config import InputError, suggest
 @cache
 def papers() -> dict[str, dict[str, Any]]:
     """Return everything reported: {paper: {table: {"caption", "columns", "rows", ...}}}."""
-    return json.loads(resources.files("sswp_lib.lab").joinpath("reported.json").read_text())
+    return json.loads(resources.files("sswp_lib.paper").joinpath("reported.json").read_text())
 
 
 def entry(table: str, paper: str = "sswp_nas") -> dict[str, Any]:

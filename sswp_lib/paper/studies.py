@@ -19,12 +19,13 @@ from typing import Any
 import pandas as pd
 import torch
 
-from sswp_lib.config import DATA_DEFAULTS, Config, InputError, load_config, parse_settings
-from sswp_lib.lab import runs
-from sswp_lib.lab.records import Done
-from sswp_lib.lab.tables import INITS
+from sswp_lib.config import Config, InputError, parse_settings
 from sswp_lib.learn.data import generator, load
 from sswp_lib.learn.phases import phase_lengths
+from sswp_lib.paper.tables import INITS
+from sswp_lib.presets import DATA_DEFAULTS, load_config
+from sswp_lib.runs import runs
+from sswp_lib.runs.records import Done
 from sswp_lib.space import CANDIDATES, Genotype, derive
 from sswp_lib.space import EDGES as CELL_EDGES
 

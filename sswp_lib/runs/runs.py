@@ -22,14 +22,14 @@ import torch
 from filelock import FileLock, Timeout
 
 from sswp_lib.config import Config, InputError, RunError, digest
-from sswp_lib.lab import files, records
-from sswp_lib.lab.progress import Line, duration
-from sswp_lib.lab.records import Record, environment, everything, find, root
 from sswp_lib.learn.data import fingerprint, load
 from sswp_lib.learn.footprint import step_memory
 from sswp_lib.learn.loop import Loop
 from sswp_lib.learn.search import Search
 from sswp_lib.learn.train import Training
+from sswp_lib.runs import files, records
+from sswp_lib.runs.progress import Line, duration
+from sswp_lib.runs.records import Record, environment, everything, find, root
 from sswp_lib.space import Genotype
 
 FORMAT = 1  # of records; part of every name

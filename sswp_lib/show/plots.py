@@ -17,9 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sswp_lib.config import Search
-from sswp_lib.lab.records import Record
-from sswp_lib.lab.tables import figures_folder
 from sswp_lib.learn.phases import PHASES, phase_lengths, pruning_epochs
+from sswp_lib.paper.tables import figures_folder
+from sswp_lib.runs.records import Record
 from sswp_lib.space import CANDIDATES
 
 WIDTH = 6.5  # inches: the text of a page, or both columns of one that has two

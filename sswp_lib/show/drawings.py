@@ -16,9 +16,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sswp_lib.lab import plots
-from sswp_lib.lab.records import Record
-from sswp_lib.lab.tables import figures_folder
+from sswp_lib.paper.tables import figures_folder
+from sswp_lib.runs.records import Record
+from sswp_lib.show import plots
 from sswp_lib.space import CANDIDATES, Genotype, reduction_cells
 
 DOT_RESOLUTION = 160  # pixels an inch

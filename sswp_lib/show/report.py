@@ -19,11 +19,12 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from sswp_lib.config import InputError, home, load_config
-from sswp_lib.lab import files, records
-from sswp_lib.lab.progress import duration
-from sswp_lib.lab.records import Record
-from sswp_lib.lab.tables import figures_folder
+from sswp_lib.config import InputError, home
+from sswp_lib.paper.tables import figures_folder
+from sswp_lib.presets import load_config
+from sswp_lib.runs import files, records
+from sswp_lib.runs.progress import duration
+from sswp_lib.runs.records import Record
 
 SMALL = ("smoke", "quick")  # presets whose numbers are not the paper's
 MARKS = {"seen": "✓", "contradicted": "✗", "undecided": "?"}

@@ -5,8 +5,8 @@ import math
 import pandas as pd
 import pytest
 
-from sswp_lib.lab import tables
-from sswp_lib.lab.records import Done, Record
+from sswp_lib.paper import tables
+from sswp_lib.runs.records import Done, Record
 
 
 def training(init: str, lr: float, seed: int, validation: float, test: float) -> Record:

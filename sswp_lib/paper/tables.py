@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 
 from sswp_lib.config import home
-from sswp_lib.lab.claims import Effect
-from sswp_lib.lab.records import Done, Record
+from sswp_lib.paper.claims import Effect
+from sswp_lib.runs.records import Done, Record
 
 INITS = {"random": "random", "simclr": "SimCLR pre-trained", "concomitant": "concomitant"}
 

@@ -14,9 +14,9 @@ from filelock import FileLock
 from tiny_runs import Stop, do_search, interrupted, name_of, plain, stop_at, tiny
 
 from sswp_lib.config import RunError
-from sswp_lib.lab import files, runs
 from sswp_lib.learn.search import Search
 from sswp_lib.learn.train import Training
+from sswp_lib.runs import files, runs
 from sswp_lib.space import Genotype
 
 

@@ -10,8 +10,8 @@ from filelock import FileLock
 from tiny_runs import do_search, images, name_of, plain, stop_at, tiny
 
 from sswp_lib.config import Config, InputError, setting_names
-from sswp_lib.lab import files, runs
 from sswp_lib.learn.search import Search
+from sswp_lib.runs import files, runs
 from sswp_lib.space import Genotype
 
 NAMED = {  # settings that are no plain number, and another value for each

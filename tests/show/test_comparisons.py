@@ -10,8 +10,9 @@ from PIL import Image
 from scipy import stats
 
 from sswp_lib.config import Search
-from sswp_lib.lab import comparisons, drawings, plots, studies, tables
-from sswp_lib.lab.records import Done
+from sswp_lib.paper import studies, tables
+from sswp_lib.runs.records import Done
+from sswp_lib.show import comparisons, drawings, plots
 from sswp_lib.space import CANDIDATES, Genotype
 
 

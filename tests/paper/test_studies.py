@@ -7,10 +7,13 @@ from functools import reduce
 import pytest
 from tiny_runs import tiny
 
-from sswp_lib.config import PRESETS, InputError, load_config, setting_names
-from sswp_lib.lab import estimate, runs, studies
+from sswp_lib.config import InputError, setting_names
+from sswp_lib.lab import estimate
 from sswp_lib.learn.search import Search
 from sswp_lib.learn.train import Training
+from sswp_lib.paper import studies
+from sswp_lib.presets import PRESETS, load_config
+from sswp_lib.runs import runs
 from sswp_lib.space import Genotype
 
 STUDY = load_config("smoke", study="ablations")

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from sswp_lib.lab import reported
-from sswp_lib.lab.claims import (
+from sswp_lib.paper import reported
+from sswp_lib.paper.claims import (
     CLAIMS,
     Effect,
     above_ten_percent,

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sswp_lib.config import Config, load_config
-from sswp_lib.lab import files, runs
-from sswp_lib.lab.progress import Line
+from sswp_lib.config import Config
 from sswp_lib.learn.search import Search
+from sswp_lib.presets import load_config
+from sswp_lib.runs import files, runs
+from sswp_lib.runs.progress import Line
 from sswp_lib.space import Genotype
 
 TINY = {

@@ -2,8 +2,9 @@
 
 import pytest
 
-from sswp_lib.config import InputError, load_config
-from sswp_lib.lab import reported
+from sswp_lib.config import InputError
+from sswp_lib.paper import reported
+from sswp_lib.presets import load_config
 
 
 def test_every_table_of_the_paper_is_there():

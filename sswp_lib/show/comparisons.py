@@ -16,10 +16,10 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from scipy import stats
 
 from sswp_lib.config import Search
-from sswp_lib.lab.plots import COLOURS, SMALL, WIDTH, shade
-from sswp_lib.lab.records import Done
-from sswp_lib.lab.tables import INITS, inits
 from sswp_lib.learn.phases import pruning_epochs
+from sswp_lib.paper.tables import INITS, inits
+from sswp_lib.runs.records import Done
+from sswp_lib.show.plots import COLOURS, SMALL, WIDTH, shade
 
 INIT_COLOURS = {"random": COLOURS[7], "simclr": COLOURS[1], "concomitant": COLOURS[0]}
 INIT_MARKERS = {"random": "s", "simclr": "^", "concomitant": "o"}

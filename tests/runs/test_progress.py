@@ -10,9 +10,9 @@ import types
 import pytest
 from filelock import FileLock
 
-from sswp_lib.lab import progress, runs
-from sswp_lib.lab.progress import Line, duration
 from sswp_lib.learn.loop import Progress
+from sswp_lib.runs import progress, runs
+from sswp_lib.runs.progress import Line, duration
 
 
 @pytest.fixture

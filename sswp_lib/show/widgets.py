@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from sswp_lib.config import Config
-from sswp_lib.lab import drawings, plots
+from sswp_lib.show import drawings, plots
 from sswp_lib.space import Genotype
 
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from sswp_lib.config import InputError, home, one_line, suggest
-from sswp_lib.lab import files
+from sswp_lib.runs import files
 from sswp_lib.space import Genotype
 
 
