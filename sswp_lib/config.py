@@ -85,6 +85,7 @@ class Views(Section):
     grey_p: float = Field(0.2, ge=0, le=1)
     blur_p: float = Field(0.2, ge=0, le=1)
     blur_sigma: tuple[PositiveFloat, PositiveFloat] = (1.0, 2.0)
+    shift: int = Field(0, ge=0)  # pixels either way beside the crop, black coming in, as in training; ours
     rotation: float = Field(0.0, ge=0, le=180)  # degrees either way; ours, for images without a flip
 
 

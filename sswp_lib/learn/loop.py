@@ -180,3 +180,8 @@ def seeded(seed: int, *purpose: str | int):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(seed, *purpose).initial_seed())
         yield
+
+
+def precision(config: Config, device: torch.device) -> torch.autocast:
+    """Return the context of everything that a model computes: steps, calibration and evaluation alike."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.model.precision == "bfloat16")

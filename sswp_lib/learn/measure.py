@@ -119,6 +119,23 @@ def entropy(alpha: Tensor, present: Tensor) -> list[float]:
     return edges.masked_fill(fixed, 0.0).mean(-1).tolist()
 
 
+def certainty(alpha: Tensor) -> dict[str, float]:
+    """Return how far alpha (cells, 14, M) has come from a draw by lot, over all edges, pruned or not.
+
+    Returns:
+        {"entropy": mean entropy as a share of log M, "best": mean probability of an edge's best candidate, "largest":
+        the greatest probability anywhere, "uniform": 1 / M, what all are at the start}.
+    """
+    p, size = torch.softmax(alpha.detach().double(), dim=-1), alpha.shape[-1]
+    edges, best = -torch.special.xlogy(p, p).sum(-1) / math.log(size), p.amax(-1)
+    return {
+        "entropy": float(edges.mean()),
+        "best": float(best.mean()),
+        "largest": float(best.max()),
+        "uniform": 1 / size,
+    }
+
+
 def operation_shares(alpha: Tensor) -> list[float]:
     """Return the mean probability of each of the M candidates over all edges."""
     return torch.softmax(alpha.detach().double(), dim=-1).mean(dim=(0, 1)).tolist()

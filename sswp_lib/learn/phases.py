@@ -47,3 +47,13 @@ def pruning_epochs(config: Search, num_cells: int) -> dict[int, int]:
 def cells_to_prune(epoch: int, config: Search, num_cells: int) -> list[int]:
     """Return the cells that are pruned at the start of this epoch, in order."""
     return [cell for cell, when in pruning_epochs(config, num_cells).items() if when == epoch]
+
+
+def architecture_steps(config: Search, num_cells: int, steps_an_epoch: int) -> dict[int, int]:
+    """Return {cell: how many architecture steps it takes part in before it is pruned}, cells in order.
+
+    One follows every `alpha_every`-th weight step of the whole search; those of the warm-up are left out.
+    """
+    done = lambda epochs: epochs * steps_an_epoch // config.alpha_every  # noqa: E731
+    warm = sum(phase(epoch, config) == PHASES[0] for epoch in range(config.epochs))
+    return {cell: max(done(end) - done(warm), 0) for cell, end in sorted(pruning_epochs(config, num_cells).items())}

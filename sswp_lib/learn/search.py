@@ -9,17 +9,19 @@ and at the start of an epoch prunes the cells whose time has come. Deliberate de
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sswp_lib.config import Config
+from sswp_lib.config import Config, InputError
+from sswp_lib.config import Search as Settings
 from sswp_lib.learn.data import ImageData, epoch_batches, generator, halves, take
-from sswp_lib.learn.loop import Loop, frozen, optimizer_state, restore_optimizer, seeded
-from sswp_lib.learn.measure import entropy, multiply_adds, operation_counts, operation_shares, parameters, skip_share
+from sswp_lib.learn.loop import Loop, frozen, optimizer_state, precision, restore_optimizer, seeded
+from sswp_lib.learn.measure import certainty, entropy, operation_counts, operation_shares, sizes, skip_share
 from sswp_lib.learn.objectives import Objective, build
-from sswp_lib.learn.phases import PHASES, cells_to_prune, phase, pruning_epochs
+from sswp_lib.learn.phases import PHASES, architecture_steps, cells_to_prune, phase, pruning_epochs
 from sswp_lib.learn.views import normalise, random_views
 from sswp_lib.space import (
     Network,
@@ -41,6 +43,10 @@ class Search(Loop):
         config: its data, model and search sections are used.
         data: the images. Labels are needed by the supervised objective only.
         device: where to compute.
+
+    Raises:
+        InputError: labels are needed and missing, a batch is larger than a half, or a cell would be pruned before alpha
+            has taken a step.
     """
 
     def __init__(self, config: Config, data: ImageData, device: torch.device | str = "cpu"):
@@ -50,18 +56,34 @@ class Search(Loop):
             self.objective = build(self.settings.objective, config, self.settings.temperature)
         if self.objective.needs_labels:
             data.labels(f"a search with the {self.settings.objective} objective")
-        self.weights_half, self.alpha_half = halves(len(data.train), data.train_labels, config.seed)
+        labels = data.train_labels if self.objective.needs_labels else None
+        self.weights_half, self.alpha_half = halves(len(data.train), labels, config.seed)
         self.num_epochs = self.settings.epochs
         smaller = min(self.weights_half, self.alpha_half, key=len)
         epoch_batches(smaller, self.settings.batch_size, config.seed, "each half of the training set", 0)
         self.num_steps = len(self.weights_half) // self.settings.batch_size
+        self._check_that_alpha_learns()
         self.batches: list[Tensor] = []
         self._build()
+
+    def _check_that_alpha_learns(self) -> None:
+        s, cells = self.settings, self.config.model.num_cells
+        starved = [cell for cell, count in architecture_steps(s, cells, self.num_steps).items() if count == 0]
+        if starved:
+            enough = next((e for e in range(s.epochs, 50 * s.epochs) if _all_learn(s, e, cells, self.num_steps)), None)
+            longer = f"search.epochs of at least {enough}, " if enough else ""
+            raise InputError(
+                f"cell {starved[0]} would be pruned at epoch {pruning_epochs(s, cells)[starved[0]]}, before alpha has "
+                f"taken a step ({self.num_steps} weight steps an epoch, an architecture step after every "
+                f"{s.alpha_every} of them, none in warm-up); expected {longer}a lower search.alpha_every or "
+                "search.batch_size, or other search.ratios"
+            )
 
     def _build(self) -> None:
         with seeded(self.config.seed, "supernet"):
             model = self.config.model
             supernet = SuperNet(model.init_channels, model.num_cells, stem=model.stem)
+        with seeded(self.config.seed, "head"):  # of its own: objectives share the other weights
             supernet.head = self.objective.head(supernet.num_features, len(self.data.classes))
         self.supernet = supernet.to(self.device, memory_format=torch.channels_last)
         self.objective.to(self.device).attach(self.supernet)
@@ -71,6 +93,11 @@ class Search(Loop):
             learnt, lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay, foreach=True
         )
         self.alpha_optimizer = torch.optim.Adam([self.supernet.alpha], lr=s.alpha_lr, betas=(0.0, s.alpha_beta2))
+        self._fetch_alpha()
+
+    def _fetch_alpha(self) -> None:
+        """Bring alpha to the CPU, where paths are drawn: once for each change, not for each draw."""
+        self.alpha_on_host = self.supernet.alpha.detach().cpu()
 
     def _named_weights(self) -> dict[str, torch.nn.Parameter]:
         """Return every parameter that weight steps learn, by name; the objective's own under "objective."."""
@@ -112,12 +139,12 @@ class Search(Loop):
 
     def weight_step(self, index: Tensor) -> None:
         """Sample one path and do an SGD step on the weights that ran; the others are not touched."""
-        g = generator(self.config.seed, "weight step", self.epoch, self.step)
-        warm, s = self.phase == PHASES[0], self.settings
+        warm, s, when = self.phase == PHASES[0], self.settings, (self.epoch, self.step)
         dropout = {} if warm else {"skip_dropout": s.skip_dropout, "pool_dropout": s.pool_dropout}
-        paths = sample_paths(self.supernet.alpha, self.supernet.present, g, uniform=warm, **dropout)
+        g = generator(self.config.seed, "paths", *when)
+        paths = sample_paths(self.alpha_on_host, self.supernet.present, g, uniform=warm, **dropout)
         self.optimizer.zero_grad(set_to_none=True)  # None, not 0: momentum must not move weights that did not run
-        loss, metrics = self.loss(index, g, paths)
+        loss, metrics = self.loss(index, generator(self.config.seed, "views", *when), paths)
         loss.backward()
         ran = [p for p in self.optimizer.param_groups[0]["params"] if p.grad is not None]
         torch.nn.utils.clip_grad_norm_(ran, s.grad_clip, foreach=True)
@@ -127,17 +154,18 @@ class Search(Loop):
 
     def alpha_step(self, count: int) -> None:
         """Sample two paths and do an Adam step on alpha; nothing else changes."""
-        g = generator(self.config.seed, "alpha step", count)
-        alpha = self.supernet.alpha
-        paths = sample_two_paths(alpha, self.supernet.present, g)
-        index = self.alpha_half[torch.randperm(len(self.alpha_half), generator=g)[: self.settings.batch_size]]
+        alpha, draw = self.supernet.alpha, lambda what: generator(self.config.seed, f"architecture {what}", count)
+        paths = sample_two_paths(alpha, self.supernet.present, draw("paths"), self.alpha_on_host)
+        order = torch.randperm(len(self.alpha_half), generator=draw("batch"))
+        index = self.alpha_half[order[: self.settings.batch_size]]
         with frozen(self._named_weights().values()):  # no weight's gradient is even computed
-            loss, _ = self.loss(index, g, paths)
+            loss, _ = self.loss(index, draw("views"), paths)
             (alpha.grad,) = torch.autograd.grad(loss, alpha)
         before = alpha.detach().clone()
         self.alpha_optimizer.step()
         restore_unsampled(alpha, before, paths)
         alpha.grad = None
+        self._fetch_alpha()
         self.record(alpha_loss=loss)
 
     def loss(
@@ -149,17 +177,20 @@ class Search(Loop):
         objective: Objective | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the objective on fresh random views of the training images `index`, along the paths `extra`."""
-        data, objective = self.data, objective or self.objective
-        images = take(data.train, index, self.device)
-        views = [
-            random_views(images, self.config.data.views, data.mean, data.std, g) for _ in range(objective.num_views)
-        ]
-        labels = take(data.train_labels, index, self.device) if objective.needs_labels else None
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.model.precision == "bfloat16"):
+        objective = objective or self.objective
+        views = self._views(index, g, objective)
+        labels = take(self.data.train_labels, index, self.device) if objective.needs_labels else None
+        with precision(self.config, self.device):
             return objective(model or self.supernet, views, labels, *extra)
 
+    def _views(self, index: Tensor, g: torch.Generator, objective: Objective) -> list[Tensor]:
+        data, config = self.data, self.config.data
+        images = take(data.train, index, self.device)
+        draw = lambda: random_views(images, config.views, data.mean, data.std, g, config.image_size)  # noqa: E731
+        return [draw() for _ in range(objective.num_views)]
+
     def end_epoch(self) -> dict[str, Any]:
-        alpha, present = self.supernet.alpha.detach().cpu(), self.supernet.present.cpu()
+        alpha, present = self.alpha_on_host, self.supernet.present
         when = pruning_epochs(self.settings, self.supernet.num_cells)
         return {
             "phase": self.phase,
@@ -176,6 +207,7 @@ class Search(Loop):
     def state(self) -> dict[str, Any]:
         return super().state() | {
             "supernet": self.supernet.state_dict(),
+            "present": self.supernet.present.clone(),
             "objective": self.objective.state_dict(),
             "optimizer": optimizer_state(self.optimizer, self._named_weights()),
             "alpha_optimizer": optimizer_state(self.alpha_optimizer, {"alpha": self.supernet.alpha}),
@@ -183,94 +215,88 @@ class Search(Loop):
 
     def restore(self, state: dict[str, Any]) -> None:
         super().restore(state)
-        self.supernet.prune_as(state["supernet"]["present"])
+        self.supernet.prune_as(state["present"])
         self.objective.prune_as(self.supernet)
         self.supernet.load_state_dict(state["supernet"])
+        self._fetch_alpha()
         self.objective.load_state_dict(state["objective"])
         self._forget_dropped()
         restore_optimizer(self.optimizer, self._named_weights(), state["optimizer"])
         restore_optimizer(self.alpha_optimizer, {"alpha": self.supernet.alpha}, state["alpha_optimizer"])
 
     def finish(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Prune what is left, compute BatchNorm's statistics, export.
+        """Prune what is left, export, judge.
+
+        Supernet and exported network are compared on views, each with BatchNorm's statistics of views, as the search
+        itself normalises. What is kept are the statistics of the exported network on plain images, for whoever uses it.
 
         Returns:
             The result as plain data (genotype, its size, what the caps changed, the objective before and after export),
-            and the
-            supernet's remaining weights: the concomitant ones.
+            and the supernet's remaining weights: the concomitant ones.
         """
-        s, cells = self.settings, self.supernet.num_cells
+        s, cells, classes = self.settings, self.supernet.num_cells, max(len(self.data.classes), 2)
         for cell in cells_to_prune(self.num_epochs, s, cells):
             self.prune(cell)
-        paths = self.supernet.kept_paths()
-        self._calibrate(self.supernet, paths)
-        genotype = self.supernet.genotype(s.max_skips, s.max_pools)
-        weights = {name: t.detach().cpu().contiguous() for name, t in self.supernet.state_dict().items()}
-        network, new = self.export()
+        paths, network = self.supernet.kept_paths(), self.export()
+        genotype, model = network.genotype, self.config.model
+        judged = {"supernet": self._judge(self.supernet, paths), "exported": self._judge(network)}
+        self._calibrate(network, self._plain_images())
+        size = sizes(genotype, model.init_channels, classes, self.config.data.image_size, model.stem)
         result = {
             "genotype": genotype.model_dump(mode="json"),
-            "supernet": self._evaluate(self.supernet, paths),
-            "exported": self._evaluate(network),
-            "changed_by_caps": changed_by_caps(self.supernet.alpha.detach().cpu(), s.max_skips, s.max_pools),
-            "new_operations": sorted(map(list, new)),
+            **judged,
+            "alpha": certainty(self.alpha_on_host),
+            "architecture_steps": list(architecture_steps(s, cells, self.num_steps).values()),
+            "changed_by_caps": changed_by_caps(self.alpha_on_host, s.max_skips, s.max_pools),
             "operation_counts": operation_counts(genotype),
             "skip_share": skip_share(genotype),
-            "parameters": parameters(
-                Network(
-                    genotype,
-                    self.config.model.init_channels,
-                    max(len(self.data.classes), 2),
-                    stem=self.config.model.stem,
-                )
-            ),
-            "multiply_adds": multiply_adds(network, self.config.data.image_size),
+            "parameters": size["parameters"],
+            "multiply_adds": size["multiply_adds"],
             "pruned_at": {str(cell): epoch for cell, epoch in pruning_epochs(s, cells).items()},
             "images": len(self.data.train),
         }
-        return result, weights
+        weights = self.supernet.state_dict()
+        weights |= {name: t for name, t in network.state_dict().items() if name in weights}
+        return result, {name: t.detach().cpu().contiguous() for name, t in weights.items()}
 
-    def export(self) -> tuple[Network, frozenset[tuple[int, int]]]:
-        """Return the compact network with the concomitant weights and the supernet's head, and the (cell, edge) pairs
-        whose operation is new.
+    def export(self) -> Network:
+        """Return the compact network with the concomitant weights and the supernet's head.
 
-        With `edges="top2"` none is new and the network's outputs equal the supernet's exactly. With "all" a node that
-        loses edges has other
-        sums, so BatchNorm's statistics are computed anew; and the caps may ask for operations that were pruned away.
+        With `edges="top2"` its outputs equal the supernet's exactly. With "all" a node that loses edges has other sums,
+        so BatchNorm's statistics are to be computed anew.
         """
         s, model = self.settings, self.config.model
         genotype = self.supernet.genotype(s.max_skips, s.max_pools)
-        with seeded(self.config.seed, "export"):
-            network = Network(genotype, model.init_channels, head=self.supernet.head, stem=model.stem)
-        weights = self.supernet.state_dict()
-        kept = [self.supernet.kept_paths().names(cell) for cell in range(genotype.num_cells)]
-        new = frozenset(
-            (c, e) for c in range(genotype.num_cells) for e, name in genotype.edges(c).items() if kept[c][e] != name
-        )
-        load_concomitant(network, weights, new)
-        network = network.to(self.device, memory_format=torch.channels_last)
-        if s.edges == "all":
-            self._calibrate(network)
-        return network, new
+        network = Network(genotype, model.init_channels, head=self.supernet.head, stem=model.stem)
+        load_concomitant(network, self.supernet.state_dict())
+        return network.to(self.device, memory_format=torch.channels_last)
+
+    def _judge(self, model: torch.nn.Module, *extra: Paths) -> dict[str, float]:
+        """Return the objective's mean loss and accuracy in evaluation, on fixed views of images of the alpha half."""
+        self._calibrate(model, self._viewed_images(), *extra)
+        return self._evaluate(model, *extra)
 
     def _fixed_batches(self, purpose: str, count: int) -> list[Tensor]:
         order = self.alpha_half[torch.randperm(len(self.alpha_half), generator=generator(self.config.seed, purpose))]
-        return list(order.split(self.settings.batch_size))[:count]
+        return [b for b in order.split(self.settings.batch_size)[:count] if len(b) > 1]
 
-    def _calibrate(self, model: torch.nn.Module, *extra: Paths) -> None:
-        data = self.data
-        batches = [b for b in self._fixed_batches("calibration", self.settings.calibration_batches) if len(b) > 1]
-        images = (normalise(take(data.train, index, self.device), data.mean, data.std) for index in batches)
-        calibrate(model, images, lambda x: model(x, *extra))
+    def _plain_images(self) -> Iterator[Tensor]:
+        data, size = self.data, self.config.data.image_size
+        for index in self._fixed_batches("calibration", self.settings.calibration_batches):
+            yield normalise(take(data.train, index, self.device), data.mean, data.std, size)
+
+    def _viewed_images(self) -> Iterator[Tensor]:
+        for i, index in enumerate(self._fixed_batches("calibration", self.settings.calibration_batches)):
+            yield torch.cat(self._views(index, generator(self.config.seed, "calibration", i), self.objective))
+
+    def _calibrate(self, model: torch.nn.Module, images: Iterator[Tensor], *extra: Paths) -> None:
+        with precision(self.config, self.device):
+            calibrate(model, images, lambda x: model(x, *extra))
 
     @torch.no_grad()
     def _evaluate(self, model: torch.nn.Module, *extra: Paths) -> dict[str, float]:
-        """Return the objective's mean loss and accuracy in evaluation, on fixed views of training images of the alpha
-        half.
-        """
         judge = self.objective
-        if (
-            self.settings.objective == "byol"
-        ):  # compares with a target that has no exported counterpart; judged by contrast
+        if self.settings.objective == "byol":  # compares with a target that has no exported counterpart
             judge = build("simclr", self.config, self.settings.temperature)
         was_training = model.training
         model.eval()
@@ -285,3 +311,8 @@ class Search(Loop):
             "loss": sum(float(loss) for loss, _ in seen) / count,
             "accuracy": sum(float(metrics["accuracy"]) for _, metrics in seen) / count,
         }
+
+
+def _all_learn(settings: Settings, epochs: int, num_cells: int, num_steps: int) -> bool:
+    longer = settings.model_copy(update={"epochs": epochs})
+    return min(architecture_steps(longer, num_cells, num_steps).values()) > 0

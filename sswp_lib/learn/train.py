@@ -14,11 +14,11 @@ from torch import Tensor
 
 from sswp_lib.config import Config, InputError
 from sswp_lib.learn.data import ImageData, epoch_batches, generator, take, training_subset
-from sswp_lib.learn.loop import Loop, optimizer_state, restore_optimizer, seeded
+from sswp_lib.learn.loop import Loop, optimizer_state, precision, restore_optimizer, seeded
 from sswp_lib.learn.measure import accuracy, multiply_adds, parameters
 from sswp_lib.learn.objectives import build
 from sswp_lib.learn.views import normalise, random_views, training_images
-from sswp_lib.space import Genotype, LoadReport, Network, calibrate, load_concomitant
+from sswp_lib.space import Genotype, LoadReport, Network, calibrate, drop_path_masks, load_concomitant
 
 
 class Training(Loop):
@@ -29,7 +29,6 @@ class Training(Loop):
         data: the images; the supervised objective needs labels.
         genotype: what to train.
         weights: where to start from (a state_dict with the supernet's or a network's names); None for random.
-        new_operations: (cell, edge) pairs that `weights` may lack.
         device: where to compute.
 
     Attributes:
@@ -38,7 +37,7 @@ class Training(Loop):
 
     def __init__(
         self, config: Config, data: ImageData, genotype: Genotype, weights: dict[str, Tensor] | None = None,
-        new_operations: frozenset[tuple[int, int]] = frozenset(), device: torch.device | str = "cpu",
+        device: torch.device | str = "cpu",
     ):  # fmt: skip
         super().__init__(config)
         self.settings, self.data, self.device = config.train, data, torch.device(device)
@@ -58,7 +57,7 @@ class Training(Loop):
         epoch_batches(self.train_index, self.settings.batch_size, config.seed, "this training", 0)
         self.num_steps = len(self.train_index) // self.settings.batch_size
         self.batches: list[Tensor] = []
-        self._build(genotype, weights, new_operations)
+        self._build(genotype, weights)
 
     def _split(self) -> tuple[Tensor, Tensor]:
         s, data = self.settings, self.data
@@ -68,17 +67,14 @@ class Training(Loop):
         data.test_set()
         return training_subset(labels, s.validation, s.labels, s.labels_per_class, self.config.seed)
 
-    def _build(
-        self, genotype: Genotype, weights: dict[str, Tensor] | None, new_operations: frozenset[tuple[int, int]]
-    ) -> None:
+    def _build(self, genotype: Genotype, weights: dict[str, Tensor] | None) -> None:
         s, model, num_classes = self.settings, self.config.model, max(len(self.data.classes), 1)
         auxiliary = s.auxiliary > 0 and self.objective.needs_labels and s.freeze == "none"
         with seeded(self.config.seed, "network"):
             network = Network(genotype, model.init_channels, num_classes, auxiliary, stem=model.stem)
+        with seeded(self.config.seed, "head"):  # of its own: with and without an auxiliary head it is the same
             network.head = self.objective.head(network.num_features, num_classes)
-        self.report: LoadReport | None = (
-            load_concomitant(network, weights, new_operations) if weights is not None else None
-        )
+        self.report: LoadReport | None = load_concomitant(network, weights) if weights is not None else None
         self.network = network.to(self.device, memory_format=torch.channels_last)
         if s.freeze == "backbone":
             self.network.requires_grad_(False)
@@ -94,43 +90,45 @@ class Training(Loop):
         if not self.batches or self.step == 0:
             self.batches = epoch_batches(self.train_index, s.batch_size, self.config.seed, "training", self.epoch)
         self.network.train(s.freeze == "none")  # a probe's BatchNorm stays in evaluation
-        g = generator(self.config.seed, "training step", self.epoch, self.step)
-        loss, metrics = self.loss(self.batches[self.step], g)
+        loss, metrics = self.loss(self.batches[self.step], self.epoch, self.step)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], s.grad_clip, foreach=True)
         self.record(loss=loss, **metrics)
         self.optimizer.step()
 
-    def loss(self, index: Tensor, g: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the objective, and the auxiliary head's cross-entropy at its weight, on the training images
-        `index`.
+    def loss(self, index: Tensor, *when: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the objective, and the auxiliary head's cross-entropy at its weight, on the training images `index`.
+
+        What is random follows from the seed and `when`; augmentation and drop-path have generators of their own.
         """
-        s, data, config = self.settings, self.data, self.config
-        images = take(data.train, index, self.device)
-        labels = None
-        if self.objective.needs_labels:
-            views = [training_images(images, s.shift, config.data.views.flip, s.cutout, data.mean, data.std, g)]
-            labels = take(data.train_labels, index, self.device)
-        else:
-            views = [
-                random_views(images, config.data.views, data.mean, data.std, g) for _ in range(self.objective.num_views)
-            ]
-        drop_path = (
-            s.drop_path * self.epoch / max(self.num_epochs - 1, 1) if s.freeze == "none" else 0.0
-        )  # a probe sees whole features
+        s, data, draw = self.settings, self.data, lambda what: generator(self.config.seed, what, *when)
+        images, views = take(data.train, index, self.device), draw("training views")
+        views = [self._view(images, views) for _ in range(self.objective.num_views)]
+        labels = take(data.train_labels, index, self.device) if self.objective.needs_labels else None
+        rate, masks = s.drop_path * self.epoch / max(self.num_epochs - 1, 1), None
+        if rate > 0 and s.freeze == "none":  # a probe sees whole features
+            masks = drop_path_masks(len(self.network.cells), len(images) * len(views), rate, draw("drop-path"))
+            masks = masks.to(self.device)
         auxiliary: list[Tensor | None] = []
 
         def forward(x: Tensor) -> Tensor:
-            output, beside = self.network.forward_train(x, drop_path, g)
+            output, beside = self.network.forward_train(x, masks)
             auxiliary.append(beside)
             return output
 
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.model.precision == "bfloat16"):
+        with precision(self.config, self.device):
             loss, metrics = self.objective(forward, views, labels)
         if auxiliary[0] is not None:
             loss = loss + s.auxiliary * F.cross_entropy(auxiliary[0].float(), labels)
         return loss, metrics
+
+    def _view(self, images: Tensor, g: torch.Generator) -> Tensor:
+        """Return the images as a step sees them: a random view for an objective without labels, else augmented."""
+        s, mean, std, config = self.settings, self.data.mean, self.data.std, self.config.data
+        if not self.objective.needs_labels:
+            return random_views(images, config.views, mean, std, g, config.image_size)
+        return training_images(images, s.shift, config.views.flip, s.cutout, mean, std, g, config.image_size)
 
     def describe(self) -> dict[str, Any]:
         return {"phase": self.settings.init if self.objective.needs_labels else "pre-training"}
@@ -153,7 +151,8 @@ class Training(Loop):
                 take(data.train_labels, self.validation_index, data.train.device),
             )
         self.network.eval()
-        return accuracy(self.network, images, labels, data.mean, data.std)
+        with precision(self.config, self.device):
+            return accuracy(self.network, images, labels, data.mean, data.std)
 
     def state(self) -> dict[str, Any]:
         names = dict(self.network.named_parameters())
@@ -205,10 +204,13 @@ class Training(Loop):
         """Recompute BatchNorm's statistics from up to 20 batches of training images, labelled or not; never of test
         images.
         """
-        data, size = self.data, max(self.settings.batch_size, 100)
+        data, batch_size = self.data, max(self.settings.batch_size, 100)
         held_out = torch.ones(len(data.train), dtype=torch.bool)
         held_out[self.validation_index] = False
         order = held_out.nonzero().squeeze(1)
         order = order[torch.randperm(len(order), generator=generator(self.config.seed, "calibration"))]
-        batches = [b for b in order.split(size)[:20] if len(b) > 1]
-        calibrate(self.network, (normalise(take(data.train, b, self.device), data.mean, data.std) for b in batches))
+        batches = [b for b in order.split(batch_size)[:20] if len(b) > 1]
+        size = self.config.data.image_size
+        with precision(self.config, self.device):
+            images = (normalise(take(data.train, b, self.device), data.mean, data.std, size) for b in batches)
+            calibrate(self.network, images)

@@ -25,16 +25,22 @@ with warnings.catch_warnings():
         adjust_hue,
         adjust_saturation_with_gray_subtraction,
     )
-    from kornia.filters import gaussian_blur2d
+    from kornia.filters import filter2d_separable, get_gaussian_kernel1d
 
 from sswp_lib.config import Views
 
 ASPECT = (3 / 4, 4 / 3)  # of random crops; torchvision's default
 
 
-def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Turn uint8 (N, 3, S, S) into float, zero mean and unit deviation a channel, channels last in memory."""
-    return _standardise(images.float().div_(255), mean, std)
+def normalise(images: Tensor, mean: Tensor, std: Tensor, size: int | None = None) -> Tensor:
+    """Turn uint8 (N, 3, S, S) into float, zero mean and unit deviation a channel, channels last in memory.
+
+    Args:
+        size: pixels a side of the result: the centre of images that are kept larger. None: as they are.
+    """
+    edge = (images.shape[-1] - (size or images.shape[-1])) // 2
+    size = size or images.shape[-1]
+    return _standardise(images[:, :, edge : edge + size, edge : edge + size].float().div_(255), mean, std)
 
 
 def _standardise(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -42,76 +48,105 @@ def _standardise(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def random_views(images: Tensor, config: Views, mean: Tensor, std: Tensor, g: torch.Generator) -> Tensor:
-    """Return one random view of each image of a uint8 batch (N, 3, S, S): normalised float, same shape."""
+def random_views(
+    images: Tensor, config: Views, mean: Tensor, std: Tensor, g: torch.Generator, size: int | None = None
+) -> Tensor:
+    """Return one random view of each image of a uint8 batch (N, 3, S, S): normalised float (N, 3, size, size).
+
+    Args:
+        g: a generator on the CPU. size: pixels a side of the views; None: as the images.
+    """
     x = images.float().div_(255)
-    size = x.shape[-1]
-    x = crop(x, *_draw_crops(len(x), size, config, g))
-    chosen = _chosen(len(x), config.jitter_p, g)
+    x = crop(x, *_draw_crops(len(x), x.shape[-1], config, g), size)
+    if config.shift:
+        x = move(x, *_draw_moves(len(x), config.shift, False, g))
+    chosen = _chosen(x, config.jitter_p, g)
     if len(chosen):
         factors, order = _draw_jitter(len(chosen), config.jitter, g)
         x[chosen] = jitter(x[chosen], factors, order)
-    chosen = _chosen(len(x), config.grey_p, g)
+    chosen = _chosen(x, config.grey_p, g)
     if len(chosen):
         x[chosen] = rgb_to_grayscale(x[chosen]).expand(-1, 3, -1, -1)
-    chosen = _chosen(len(x), config.blur_p, g)
+    chosen = _chosen(x, config.blur_p, g)
     if len(chosen):
-        sigma = _uniform((len(chosen), 1), *config.blur_sigma, g).expand(-1, 2).to(x.device)
-        x[chosen] = gaussian_blur2d(x[chosen], (3, 3), sigma, border_type="reflect")
+        x[chosen] = blur(x[chosen], _uniform((len(chosen),), *config.blur_sigma, g))
     return _standardise(x, mean, std)
 
 
 def training_images(
-    images: Tensor, shift: int, flip: bool, cutout: int, mean: Tensor, std: Tensor, g: torch.Generator
-) -> Tensor:
-    """Return a supervised training batch (DARTS): zero-padded and shifted by up to `shift` pixels, flipped, a square
-    cut out.
+    images: Tensor, shift: int, flip: bool, cutout: int, mean: Tensor, std: Tensor, g: torch.Generator,
+    size: int | None = None,
+) -> Tensor:  # fmt: skip
+    """Return a supervised training batch (DARTS): zero-padded and shifted by up to `shift` pixels, flipped, normalised,
+    a square cut out.
     """
-    n, _, size, _ = images.shape
-    x = normalise(images, mean, std)
-    top, left = torch.randint(0, 2 * shift + 1, (2, n), generator=g)
-    flipped = torch.rand(n, generator=g) < 0.5 * flip
-    row, column = torch.randint(0, size, (2, n), generator=g)
+    edge = (images.shape[-1] - (size or images.shape[-1])) // 2
+    size = size or images.shape[-1]
+    x = images[:, :, edge : edge + size, edge : edge + size].float().div_(255)
+    top, left, flipped = _draw_moves(len(x), shift, flip, g)
+    row, column = torch.randint(0, size, (2, len(x)), generator=g)
     if shift or flip:
-        line = torch.arange(size)
-        columns = torch.where(flipped[:, None], line.flip(0), line) + left[:, None]  # (N, S)
-        rows = line + top[:, None]
-        zero = -mean / std  # black, once normalised
-        padded = F.pad(x - zero.view(1, 3, 1, 1), (shift,) * 4).permute(0, 2, 3, 1)
-        batch = torch.arange(n)[:, None, None]
-        x = padded[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2) + zero.view(1, 3, 1, 1)
+        x = move(x, top, left, flipped)
+    x = _standardise(x, mean, std)
     if cutout:
-        line = torch.arange(size)
-        down, across = (line - centre[:, None] + cutout // 2 for centre in (row, column))
+        line = torch.arange(size, device=x.device)
+        down, across = (line - centre.to(x.device)[:, None] + cutout // 2 for centre in (row, column))
         near = [(distance >= 0) & (distance < cutout) for distance in (down, across)]
         hole = near[0][:, None, :, None] & near[1][:, None, None, :]  # (N, 1, S, S); cut short at the border
-        x = x.masked_fill(hole.to(x.device), 0.0)
+        x = x.masked_fill(hole, 0.0)
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def crop(x: Tensor, box: Tensor, flipped: Tensor, angle: Tensor) -> Tensor:
-    """Rotate each image about its centre, cut a box out of that, resize it to the image's size (bilinear), and flip it.
+def move(x: Tensor, top: Tensor, left: Tensor, flipped: Tensor) -> Tensor:
+    """Move each image up by `top` and to the left by `left` pixels (either may be negative), black coming in; flip it.
+
+    Args:
+        x: (N, 3, S, S) in 0-1. top, left: (N,) whole pixels. flipped: (N,) bool.
+    """
+    size = x.shape[-1]
+    reach = max(int(top.abs().max()), int(left.abs().max()))  # on the CPU, where they were drawn
+    top, left, flipped = (t.to(x.device) for t in (top, left, flipped))
+    line = torch.arange(size, device=x.device)
+    columns = torch.where(flipped[:, None], line.flip(0), line) + left[:, None] + reach  # (N, S)
+    rows = line + top[:, None] + reach
+    padded = F.pad(x, (reach,) * 4).permute(0, 2, 3, 1)
+    batch = torch.arange(len(x), device=x.device)[:, None, None]
+    return padded[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def blur(x: Tensor, sigma: Tensor) -> Tensor:
+    """Blur each image with a 3x3 Gaussian of its own deviation, reflected at the border.
+
+    Args:
+        x: (N, 3, S, S). sigma: (N,) pixels; on the CPU, or the kernel's maker would wait for the device to check it.
+    """
+    kernel = get_gaussian_kernel1d(3, sigma[:, None]).to(x.device, x.dtype)  # (N, 3)
+    return filter2d_separable(x, kernel, kernel, border_type="reflect")
+
+
+def crop(x: Tensor, box: Tensor, flipped: Tensor, angle: Tensor, size: int | None = None) -> Tensor:
+    """Rotate each image about its centre, cut a box out of that, resize it to `size` (bilinear), and flip it.
 
     Args:
         x: (N, 3, S, S). box: (N, 4) left, top, width, height in whole pixels. flipped: (N,) bool. angle: (N,) radians.
+        size: pixels a side of the result, S if left out.
     """
-    size = x.shape[-1]
-    position = (torch.arange(size) + 0.5) / size
+    whole, size, turned = x.shape[-1], size or x.shape[-1], bool(angle.any())  # asked on the CPU
+    box, flipped, angle = (t.to(x.device) for t in (box, flipped, angle))  # small; the grid is made where it is used
+    position = (torch.arange(size, device=x.device) + 0.5) / size
     left, top, width, height = box.float().unbind(1)
-    columns = (
-        (position * width[:, None] - 0.5).clamp(min=0).minimum(width[:, None] - 1)
-    )  # stays inside its box, of the rotated image
-    rows = (position * height[:, None] - 0.5).clamp(min=0).minimum(height[:, None] - 1)
-    columns = torch.where(flipped[:, None], columns.flip(1), columns) + left[:, None]  # (N, S) in pixels
+    inside = lambda side: (position * side[:, None] - 0.5).clamp(min=0).minimum(side[:, None] - 1)  # noqa: E731
+    columns, rows = inside(width), inside(height)  # of the rotated image
+    columns = torch.where(flipped[:, None], columns.flip(1), columns) + left[:, None]  # (N, size) in pixels
     rows = rows + top[:, None]
     grid = torch.stack([columns[:, None, :].expand(-1, size, -1), rows[:, :, None].expand(-1, -1, size)], dim=-1)
-    if angle.any():
-        centre = (size - 1) / 2
+    if turned:
+        centre = (whole - 1) / 2
         c, s = angle.cos(), angle.sin()
         turn = torch.stack([torch.stack([c, s], -1), torch.stack([-s, c], -1)], -2)  # (N, 2, 2)
         grid = (grid - centre) @ turn[:, None] + centre
-    grid = (2 * grid + 1) / size - 1  # pixels to grid_sample's -1..1
-    return F.grid_sample(x, grid.to(x.device), mode="bilinear", padding_mode="border", align_corners=False)
+    grid = (2 * grid + 1) / whole - 1  # pixels to grid_sample's -1..1
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def jitter(x: Tensor, factors: Tensor, order: Tensor) -> Tensor:
@@ -121,10 +156,10 @@ def jitter(x: Tensor, factors: Tensor, order: Tensor) -> Tensor:
         x: (N, 3, S, S) in 0-1. factors: (N, 4); the first three multiply, hue turns by the fourth (-0.5 to 0.5).
         order: (N, 4) permutations of 0-3.
     """
-    x, factors = x.clone(), factors.to(x.device)
+    x, factors = x.clone(), factors.to(x.device)  # order stays on the CPU, which looks into it
     for place in order.T:
         for kind, change in enumerate(_COLOUR_CHANGES):
-            chosen = (place == kind).nonzero().squeeze(1)
+            chosen = (place == kind).nonzero().squeeze(1).to(x.device)
             if len(chosen):
                 x[chosen] = change(x[chosen], factors[chosen, kind])
     return x
@@ -159,8 +194,13 @@ def _draw_jitter(n: int, strength: tuple[float, ...], g: torch.Generator) -> tup
     return factors, torch.rand(n, 4, generator=g).argsort(dim=1)
 
 
-def _chosen(n: int, p: float, g: torch.Generator) -> Tensor:
-    return (torch.rand(n, generator=g) < p).nonzero().squeeze(1)
+def _draw_moves(n: int, shift: int, flip: bool, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    top, left = torch.randint(-shift, shift + 1, (2, n), generator=g)
+    return top, left, torch.rand(n, generator=g) < 0.5 * flip
+
+
+def _chosen(x: Tensor, p: float, g: torch.Generator) -> Tensor:
+    return (torch.rand(len(x), generator=g) < p).nonzero().squeeze(1).to(x.device)
 
 
 def _uniform(shape: tuple[int, ...], low: float, high: float, g: torch.Generator) -> Tensor:

@@ -90,10 +90,9 @@ def train(
         )
     device = device or default_device()
     genotype = source.genotype if isinstance(source, Record) else source
-    start, state, new = None, None, []
+    start, state = None, None
     if weights is None:
         start = _start(config, source, partial(train, device=device, quiet=quiet, tensorboard=tensorboard))
-        new = start.result.get("new_operations", []) if start else []
     else:
         state = files.read_weights(weights)
     given = _source(
@@ -102,7 +101,7 @@ def train(
 
     def make() -> Training:
         loaded = start.weights() if start is not None else state
-        return Training(config, load(config.data, device), genotype, loaded, frozenset(map(tuple, new)), device)
+        return Training(config, load(config.data, device), genotype, loaded, device)
 
     return _run("train", _identity(config, "train"), given, make, quiet, tensorboard)
 

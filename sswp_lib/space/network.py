@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sswp_lib.config import InputError
-from sswp_lib.space.cell import CellStack, State, pool
+from sswp_lib.space.cell import CellStack, Run, State, pool
 from sswp_lib.space.genotype import EDGES, Genotype
 from sswp_lib.space.ops import BatchNorm
 
@@ -70,19 +70,26 @@ class Network(CellStack):
         """Return the head's output: class scores (N, num_classes). No drop-path, no auxiliary head."""
         return self.head(self.features(x))
 
-    def forward_train(
-        self, x: Tensor, drop_path: float = 0.0, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return (output, auxiliary output or None), with drop-path at the given rate.
+    def forward_train(self, x: Tensor, drop_path: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Return (output, auxiliary output or None).
 
-        Drop-path zeroes an edge's output for single images of the batch and scales the others by 1/(1 - rate);
-        never on an identity. `generator`, on the CPU, draws the masks, all in one call.
+        Args:
+            x: images (N, 3, H, W).
+            drop_path: `drop_path_masks` for N images, on their device: factors of each edge's output, image by image,
+                never on an identity. None for no drop-path.
         """
-        maps = self.maps(
-            x, _dropping(len(self.cells), len(x), drop_path, generator, x.device) if drop_path > 0 else _run
-        )
+        maps = self.maps(x, _run if drop_path is None else _dropping(drop_path))
         auxiliary = self.auxiliary_head(maps[self.auxiliary_cell]) if self.auxiliary_head is not None else None
         return self.head(pool(maps[-1])), auxiliary
+
+
+def drop_path_masks(num_cells: int, num_images: int, rate: float, generator: torch.Generator) -> Tensor:
+    """Return the factors of one step's drop-path, (cells, 14, N, 1, 1, 1): 0 at the given rate, else 1 / (1 - rate).
+
+    `generator` is one on the CPU. A value, so that the network's forward draws nothing and can be compiled whole.
+    """
+    kept = torch.rand(num_cells, len(EDGES), num_images, 1, 1, 1, generator=generator) >= rate
+    return kept.float() / (1 - rate)
 
 
 def _run(cell: int, edge: int, operations: nn.ModuleDict, state: State) -> Tensor:
@@ -90,10 +97,8 @@ def _run(cell: int, edge: int, operations: nn.ModuleDict, state: State) -> Tenso
     return state.through(operation)
 
 
-def _dropping(num_cells: int, batch: int, rate: float, generator: torch.Generator | None, device: torch.device):
-    """Return a `Run` with drop-path; its masks are (cells, 14, N, 1, 1, 1)."""
-    kept = torch.rand(num_cells, len(EDGES), batch, 1, 1, 1, generator=generator) >= rate
-    masks = (kept.float() / (1 - rate)).to(device)
+def _dropping(masks: Tensor) -> Run:
+    """Return a `Run` with drop-path."""
 
     def run(cell: int, edge: int, operations: nn.ModuleDict, state: State) -> Tensor:
         (operation,) = operations.values()
@@ -116,26 +121,19 @@ class LoadReport:
 
 
 NEW_BY_DESIGN = ("head.", "auxiliary_head.")
-LEFT_BY_DESIGN = ("head.", "alpha", "present", "auxiliary_head.")
+LEFT_BY_DESIGN = ("head.", "alpha", "auxiliary_head.")
 
 
 @torch.no_grad()
-def load_concomitant(
-    network: Network, weights: dict[str, Tensor], new_operations: frozenset[tuple[int, int]] = frozenset()
-) -> LoadReport:
+def load_concomitant(network: Network, weights: dict[str, Tensor]) -> LoadReport:
     """Copy the weights found on the way into the compact network, strictly.
 
     Taken over: the stem, the cells' preprocessing, each kept operation of each kept edge. New: the classifier, the
-    auxiliary head,
-    and BatchNorm's scale and shift where the source has none (they start at 1 and 0, which changes no output). Left
-    over:
-    alpha, the source's head, and the edges that the genotype does not keep.
+    auxiliary head, and BatchNorm's scale and shift where the source has none (they start at 1 and 0, which changes no
+    output). Left over: alpha, the source's head, and the edges that the genotype does not keep.
 
     Args:
         weights: a supernet's or a network's state_dict.
-        new_operations: (cell, edge) pairs that may be absent from `weights`: caps at export can ask for an operation
-            that
-            was pruned away (`edges="all"`); its weights are then new, and reported so.
 
     Raises:
         InputError: a tensor is missing, or has another shape (another width); nothing has been copied then.
@@ -147,7 +145,6 @@ def load_concomitant(
         if isinstance(module, BatchNorm)
         for part in ("weight", "bias")
     }
-    allowed = tuple(f"cells.{cell}.edges.{edge}." for cell, edge in new_operations)
     own = network.state_dict()
     for name, tensor in own.items():
         if name.startswith(NEW_BY_DESIGN):
@@ -156,7 +153,7 @@ def load_concomitant(
             report.matched.append(name)
             if weights[name].shape != tensor.shape:
                 wrong.append(f"{name} is {tuple(weights[name].shape)}, expected {tuple(tensor.shape)}")
-        elif name in affine or (allowed and name.startswith(allowed)):
+        elif name in affine:
             report.new.append(name)
         else:
             wrong.append(f"{name} is missing")

@@ -2,8 +2,7 @@
 
 Paper: section 3.2 (one operation an edge is sampled and active; dropout of non-parameterised operations in
 the lower-level steps), after ProxylessNAS for the two-path gradient. Paths are values: a sampler makes them from
-alpha and an explicit generator, the supernet's `forward` takes them, nothing remembers them. The generator
-lives on the CPU and is seeded alike on every rank, so every rank runs the same paths.
+alpha and an explicit generator on the CPU, the supernet's `forward` takes them, nothing remembers them.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sswp_lib.config import InputError
 from sswp_lib.space.genotype import CANDIDATES, NON_PARAMETERISED, POOLS, SKIPS
 
 
@@ -49,23 +49,33 @@ def sample_paths(
     Args:
         alpha: (cells, 14, M). present: (cells, 14, M) bool, the candidates that pruning has left.
         generator: a CPU generator. uniform: ignore alpha (warm-up).
+
+    Raises:
+        InputError: dropout where no candidate is parameterised.
     """
-    alpha, present = alpha.detach().cpu(), present.cpu()
-    searching = searching_edges(present)
-    probabilities = torch.softmax(torch.zeros_like(alpha) if uniform else alpha, dim=-1)  # (cells, 14, M)
-    drawn = _draw(probabilities, 1, generator).squeeze(-1)  # (cells, 14)
+    logits, present = alpha.detach().cpu(), present.cpu()
+    if uniform:
+        logits = torch.zeros_like(logits)
+    drawn = _draw(logits, 1, generator).squeeze(-1)  # (cells, 14)
     rate = torch.tensor(
         [skip_dropout if name in SKIPS else pool_dropout if name in POOLS else 0.0 for name in candidates]
     )
-    if rate.any():
+    if skip_dropout or pool_dropout:
         learnable = torch.tensor([name not in NON_PARAMETERISED for name in candidates])
-        again = _draw(probabilities * learnable, 1, generator).squeeze(-1)
+        if not any(name not in NON_PARAMETERISED for name in candidates):
+            raise InputError(
+                f"none of the candidates {', '.join(candidates)} has parameters; expected one that has, for dropout "
+                "to draw, or skip_dropout=0 and pool_dropout=0"
+            )
+        again = _draw(logits.masked_fill(~learnable, -torch.inf), 1, generator).squeeze(-1)
         dropped = torch.rand(drawn.shape, generator=generator) < rate[drawn]
         drawn = torch.where(dropped, again, drawn)
-    return Paths(torch.where(searching, drawn, kept_operations(present)))
+    return Paths(torch.where(searching_edges(present), drawn, kept_operations(present)))
 
 
-def sample_two_paths(alpha: Tensor, present: Tensor, generator: torch.Generator) -> Paths:
+def sample_two_paths(
+    alpha: Tensor, present: Tensor, generator: torch.Generator, on_host: Tensor | None = None
+) -> Paths:
     """Draw the paths of an architecture step: two different operations an edge, one of them active.
 
     a, b ~ softmax(alpha) without replacement; the active one ~ softmax(alpha_a, alpha_b). The gate carries the
@@ -75,15 +85,18 @@ def sample_two_paths(alpha: Tensor, present: Tensor, generator: torch.Generator)
 
     Because p_a + p_b = 1, the two gates always add up to 1 and one number an edge says both: g_active.
     Pruned edges run what they kept and have no gate to learn.
+
+    Args:
+        alpha: (cells, 14, M), what the gates' gradient goes to. present: (cells, 14, M) bool.
+        generator: a CPU generator. on_host: alpha's values on the CPU, where they lie there already; fetching them
+            would wait for an accelerator.
     """
-    where, present = alpha.device, present.cpu()
+    logits, present = (alpha.detach().cpu() if on_host is None else on_host), present.cpu()
     searching = searching_edges(present)
-    probabilities = torch.softmax(alpha.detach().cpu(), dim=-1)
-    pair = _draw(probabilities, 2, generator)  # (cells, 14, 2), without replacement
-    share = probabilities.gather(-1, pair)
-    second = _draw(share, 1, generator)  # 0: a is active, 1: b
+    pair = _draw(logits, 2, generator)  # (cells, 14, 2), without replacement
+    second = _draw(logits.gather(-1, pair), 1, generator)  # 0: a is active, 1: b
     active, inactive = pair.gather(-1, second).squeeze(-1), pair.gather(-1, 1 - second).squeeze(-1)
-    chosen = torch.stack([active, inactive], dim=-1).to(where)
+    chosen = torch.stack([active, inactive], dim=-1).to(alpha.device)
     p_active = torch.softmax(alpha.gather(-1, chosen), dim=-1)[..., 0]  # (cells, 14), differentiable
     gates = 1 + (p_active - p_active.detach())  # straight through; the brackets make its value exactly 1
     none = torch.full_like(active, -1)
@@ -125,10 +138,14 @@ def kept_operations(present: Tensor) -> Tensor:
     )
 
 
-def _draw(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """One multinomial draw without replacement for all leading dimensions at once."""
-    flat = torch.multinomial(weights.reshape(-1, weights.shape[-1]), count, replacement=False, generator=generator)
-    return flat.reshape(*weights.shape[:-1], count)
+def _draw(logits: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Draw `count` different entries of each row from its softmax, without replacement: (..., M) -> (..., count).
+
+    The largest of logits with independent Gumbel noise are distributed so (Kool et al. 2019). Nothing is exponentiated,
+    so no lead of one entry over the others is too large; and rows of other logits share the noise of one generator.
+    """
+    uniform = torch.rand(logits.shape, dtype=torch.float64, generator=generator)
+    return (logits - (-uniform.log()).log()).topk(count, dim=-1).indices
 
 
 class _TwoPaths(torch.autograd.Function):

@@ -32,7 +32,7 @@ class SuperNet(CellStack):
 
     Attributes:
         alpha: (cells, 14, M) architecture parameters, zero at the start.
-        present: (cells, 14, M) bool, the candidates that are still there.
+        present: (cells, 14, M) bool, the candidates that are still there; always on the CPU, where paths are drawn.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class SuperNet(CellStack):
         self.head = head if head is not None else ProjectionHead(self.num_features)
         shape = (num_cells, len(EDGES), len(self.candidates))
         self.alpha = nn.Parameter(torch.zeros(shape))
-        self.register_buffer("present", torch.ones(shape, dtype=torch.bool))
+        self.present = torch.ones(shape, dtype=torch.bool)  # no buffer: it would move, and every draw wait for it
 
     @property
     def num_cells(self) -> int:
@@ -88,10 +88,11 @@ class SuperNet(CellStack):
     ) -> dict[int, str]:
         """Fix one cell: drop all but the chosen operations, and return {edge: operation} that stay.
 
-        `edges="all"` keeps on each of the 14 edges the operation with the highest alpha (the paper);
-        `edges="top2"` keeps the 8 edges that `derive` with the same caps would take, so that the pruned cell *is*
-        the exported one. What stays is bitwise what it was. The optimiser must forget the dropped weights:
-        see `learn.search`.
+        `edges="top2"` keeps the 8 edges that `derive` with the same caps would take, so that the pruned cell *is* the
+        exported one. `edges="all"` keeps on each of the 14 edges the operation with the highest alpha (the paper); on
+        those 8, what `derive` would take, which differs only where the caps act: so the exported network never holds
+        an operation that has not been trained. What stays is bitwise what it was. The optimiser must forget the
+        dropped weights: see `learn.search`.
         """
         if edges not in EDGE_CHOICES:
             raise InputError(f"edges is {edges!r}; expected one of {', '.join(EDGE_CHOICES)}")
@@ -99,12 +100,10 @@ class SuperNet(CellStack):
             raise InputError(
                 f"cell {cell} is pruned already; expected one of the {self.num_searching} that still search"
             )
+        alpha = self.alpha[cell].detach().cpu()
+        keep = Genotype(cells=[derive_cell(alpha, max_skips, max_pools, self.candidates)]).edges(0)
         if edges == "all":
-            best = self.alpha[cell].argmax(-1).tolist()
-            keep = {edge: self.candidates[k] for edge, k in enumerate(best)}
-        else:
-            pairs = derive_cell(self.alpha[cell], max_skips, max_pools, self.candidates)
-            keep = Genotype(cells=[pairs]).edges(0)
+            keep = {edge: self.candidates[k] for edge, k in enumerate(alpha.argmax(-1).tolist())} | keep
         self._keep(cell, keep)
         return keep
 
