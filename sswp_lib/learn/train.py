@@ -183,6 +183,7 @@ class Training(Loop):
                 result["calibrated"] = self._accuracies()
         result |= {
             "trained_on": len(self.train_index),
+            "validated_on": len(self.validation_index),
             "steps": self.num_epochs * self.num_steps,
             "parameters": parameters(self.network)
             - (parameters(self.network.auxiliary_head) if self.network.auxiliary_head else 0),

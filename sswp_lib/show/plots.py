@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from sswp_lib.config import Search
 from sswp_lib.learn.phases import PHASES, phase_lengths, pruning_epochs
-from sswp_lib.paper.tables import figures_folder
+from sswp_lib.paper.output import Output
 from sswp_lib.runs.records import Record
 from sswp_lib.space import CANDIDATES
 
@@ -32,15 +32,10 @@ OPERATION_DASHES = dict(
 OPERATION_HATCHES = dict(zip(CANDIDATES, ("", "//", "\\\\", "..", "xx", "--", "++"), strict=True))
 PHASE_COLOURS = dict(zip(PHASES, (COLOURS[7], COLOURS[9], COLOURS[1]), strict=True))
 CAPTION_LETTERS = 18.5  # of the caption's size, in an inch
-_changes = ""
 
 
-def set_style(changes: str = "") -> None:
-    """Set the one style of all figures; `changes` says in every caption what is not as in the preset, e.g. "with 2
-    settings changed".
-    """
-    global _changes
-    _changes = changes
+def set_style() -> None:
+    """Set the one style of all figures."""
     sns.set_theme(context="paper", style="whitegrid", palette="colorblind", font_scale=1.1)
     plt.rcParams.update(
         {
@@ -53,20 +48,22 @@ def set_style(changes: str = "") -> None:
     )
 
 
-def save(figure: Figure, name: str, preset: str, caption: str) -> Figure:
-    """Write a figure with its caption as png and svg to figures/<preset>/; returns it.
+def save(figure: Figure, name: str, output: Output, caption: str) -> Figure:
+    """Write a figure with its caption as png and svg to the output's folder; returns it.
 
-    The caption stands below the figure, and in the files' "Description" for whoever reads them by program.
+    The caption stands below the figure, and in the files' "Description" for whoever reads them by program. It ends with
+    the preset and whatever differs from it.
     """
-    caption = f"{caption.rstrip('.')}. {' '.join(filter(None, ('Preset', preset, _changes)))}."
+    caption = f"{caption.rstrip('.')}. Preset {output.label}."
     whole = re.sub(r"(?<=\d) (?=%)|(?<=Preset) ", "\u00a0", caption)  # no line ends there
     lines = textwrap.fill(whole, width=int(figure.get_figwidth() * CAPTION_LETTERS))
     _fix_layout(figure)
     bottom = figure.get_tightbbox().y0 / figure.get_figheight()  # legends may stand below the axes
-    figure.text(0.01, bottom - 0.05 / figure.get_figheight(), lines, fontsize=SMALL, color="0.25", va="top", ha="left")
+    below = bottom - 0.05 / figure.get_figheight()
+    figure.text(0.01, below, lines, fontsize=SMALL, color="0.25", va="top", ha="left")
     for suffix in ("png", "svg"):
         metadata = {"Description": caption} | ({"Date": None} if suffix == "svg" else {})
-        figure.savefig(figures_folder(preset) / f"{name}.{suffix}", metadata=metadata)
+        figure.savefig(output.folder / f"{name}.{suffix}", metadata=metadata)
     plt.close(figure)
     return figure
 
