@@ -1,4 +1,4 @@
-"""What a notebook starts with: its configuration from its parameters, where its results go, and the words of captions."""
+"""What a notebook starts with: its configuration, where its results go, the words of its captions."""
 
 from __future__ import annotations
 

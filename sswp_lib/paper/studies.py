@@ -157,7 +157,9 @@ def benchmark(study: Config, seeds: int) -> list[Job]:
     """
     jobs, cells = [], study.model.num_cells
     for seed in range(seeds):
-        jobs.append(from_scratch(study, "SSWP-NAS (here)", study.changed(seed=seed), seed))
+        searched = study.changed(seed=seed)
+        jobs.append(Job({"arm": "SSWP-NAS (here)", "what": "search", "seed": seed}, searched))
+        jobs.append(from_scratch(study, "SSWP-NAS (here)", searched, seed))
         jobs.append(from_scratch(study, "random genotypes", random_genotype(cells, seed), seed))
         jobs += [from_scratch(study, name, Genotype.published(name, cells), seed) for name in PUBLISHED]
     return jobs

@@ -175,7 +175,7 @@ def arms(
         if reported is not None:
             row["paper, test error (%)"] = reported.get(arm)
         row |= {f"here, test error, {column} (%)": spread(100 - found[column].dropna()) for column in columns}
-        if "skips" in found:
+        if "skips" in found and found["skips"].notna().any():  # where the arm is a search
             row |= {
                 "skips (%)": spread(found["skips"]),
                 "largest probability of alpha": round(found["largest"].max(), 3),
@@ -324,15 +324,25 @@ def spread(values: pd.Series) -> str:
     )
 
 
-def by_init(best: pd.DataFrame, preset: str) -> pd.DataFrame:
-    """Return test accuracy by initialisation, beside what the paper says of it (it gives Figure 5 as a picture, without
-    numbers).
+def by_start(best: dict[str, pd.DataFrame], preset: str) -> pd.DataFrame:
+    """Return test accuracy by augmentation of the training and by initialisation, beside what the paper says of it (it
+    gives Figure 5 as a picture, without numbers).
+
+    Args:
+        best: {augmentation: runs at each initialisation's best learning rate}.
     """
     rows = []
-    for init, group in best.groupby("init", sort=False):
-        rows.append({
-            "initialisation": INITS[init], "learning rate": group.lr.iloc[0], "labels": group.labels.iloc[0],
-            "paper": {"concomitant": "higher (Fig. 5)", "random": "lower (Fig. 5)"}.get(init, "between (Fig. 5)"),
-            "test accuracy (%), mean ± sd (n seeds)": spread(group.test), "preset": preset,
-        })  # fmt: skip
+    for augmentation, runs in best.items():
+        for init, group in runs.groupby("init", sort=False):
+            row = {
+                "augmentation": augmentation,
+                "initialisation": INITS[init],
+                "learning rate": group["lr"].iloc[0],
+                "labels": group["labels"].iloc[0],
+                "paper": {"concomitant": "higher (Fig. 5)", "random": "lower (Fig. 5)"}.get(init, "between (Fig. 5)"),
+                "test accuracy (%), mean ± sd (n fine-tunings)": spread(group["test"]),
+                "searches": group["search"].nunique(),
+                "preset": preset,
+            }
+            rows.append(row)
     return pd.DataFrame(rows)
