@@ -167,7 +167,7 @@ def entropy_map(record: Record) -> Figure:
     ends = pruning_epochs(Search.model_validate(record.config["search"]), num_cells)
     searching = np.arange(num_epochs) < np.array([[ends[cell]] for cell in range(num_cells)])
     figure, axes = cells_over_epochs(
-        np.where(searching, values, np.nan), "entropy of alpha / log M\n(0: decided)", vmax=1
+        np.where(searching, values, np.nan), "entropy of alpha / log M\n(0: decided)", vmin=0, vmax=1
     )
     axes.set_facecolor("0.85")
     for cell, end in ends.items():
