@@ -35,18 +35,25 @@ def save(table: pd.DataFrame, name: str, preset: str, caption: str = "") -> pd.D
     """Write a table as csv, markdown and LaTeX beside the figures, the caption above it; returns it."""
     path = figures_folder(preset) / name
     table.to_csv(path.with_suffix(".csv"), index=False)
-    shown = table.astype(object).where(table.notna(), "")
+    shown = _shown(table)
+    shown = shown.astype(object).where(shown.notna(), "")
     path.with_suffix(".md").write_text(f"**{caption or name}**\n\n{shown.to_markdown(index=False)}\n")
     latex = shown.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
     path.with_suffix(".tex").write_text(latex.to_latex(caption=(caption or name).replace("%", r"\%"), hrules=True))
     return table
 
 
+def _shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table without the columns that are for other tables to be made from (see `claims.ledger`)."""
+    return table.drop(columns=table.attrs.get("not shown", []))
+
+
 def styled(table: pd.DataFrame, caption: str = ""):
     """Return the table as a notebook shows it: without index, numbers to two places, the caption above."""
     return (
-        table.style.hide(axis="index")
-        .format(precision=2, na_rep="")
+        _shown(table)
+        .style.hide(axis="index")
+        .format({"p": "{:.3g}"}, precision=2, na_rep="")
         .set_caption(caption or table.attrs.get("caption", ""))
     )
 
