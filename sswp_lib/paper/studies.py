@@ -21,7 +21,7 @@ from sswp_lib.learn.data import generator, load
 from sswp_lib.paper.tables import INITS
 from sswp_lib.presets import DATA_DEFAULTS
 from sswp_lib.runs import runs
-from sswp_lib.runs.records import Done
+from sswp_lib.runs.records import Done, Record
 from sswp_lib.space import CANDIDATES, Genotype, derive
 from sswp_lib.space import EDGES as CELL_EDGES
 
@@ -57,11 +57,11 @@ def carry_out(jobs: Iterable[Job], device: str | None = None) -> list[Done]:
     done = []
     for job in jobs:
         if job.source is None:
-            record = search(job.config)
-        else:
-            source = search(job.source) if isinstance(job.source, Config) else job.source
-            record = runs.train(job.config, source, device=device, quiet=True)
-        done.append(Done(job.labels, record))
+            done.append(Done(job.labels, search(job.config)))
+            continue
+        source = search(job.source) if isinstance(job.source, Config) else job.source
+        labels = job.labels | ({"search run": source.name} if isinstance(source, Record) else {})
+        done.append(Done(labels, runs.train(job.config, source, device=device, quiet=True)))
     return done
 
 

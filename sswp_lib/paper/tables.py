@@ -33,7 +33,8 @@ def save(table: pd.DataFrame, name: str, output: Output, caption: str = "") -> p
     """Write a table as csv, markdown and LaTeX beside the figures, the caption above it; returns it."""
     path, title = output.folder / name, f"{caption or name}. Preset {output.label}"
     table.to_csv(path.with_suffix(".csv"), index=False)
-    shown = table.astype(object).where(table.notna(), "")
+    shown = _shown(table)
+    shown = shown.astype(object).where(shown.notna(), "")
     path.with_suffix(".md").write_text(f"**{title}**\n\n{shown.to_markdown(index=False)}\n")
     latex = shown.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
     path.with_suffix(".tex").write_text(latex.to_latex(caption=escaped(title), hrules=True))
@@ -45,11 +46,17 @@ def escaped(text: str) -> str:
     return re.sub(r"([%&_#$])", r"\\\1", text)
 
 
+def _shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table without the columns that are for other tables to be made from (see `claims.ledger`)."""
+    return table.drop(columns=table.attrs.get("not shown", []))
+
+
 def styled(table: pd.DataFrame, caption: str = ""):
     """Return the table as a notebook shows it: without index, numbers to two places, the caption above."""
     return (
-        table.style.hide(axis="index")
-        .format(precision=2, na_rep="")
+        _shown(table)
+        .style.hide(axis="index")
+        .format({"p": "{:.3g}"}, precision=2, na_rep="")
         .set_caption(caption or table.attrs.get("caption", ""))
     )
 

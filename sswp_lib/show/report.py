@@ -20,7 +20,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from sswp_lib.config import InputError, home
-from sswp_lib.paper.tables import figures_folder
+from sswp_lib.paper.claims import gathered
+from sswp_lib.paper.effects import ALPHA
+from sswp_lib.paper.tables import figures_folder, save
 from sswp_lib.presets import load_config
 from sswp_lib.runs import files, records
 from sswp_lib.runs.progress import duration
@@ -28,17 +30,10 @@ from sswp_lib.runs.records import Record
 
 SMALL = ("smoke", "quick")  # presets whose numbers are not the paper's
 MARKS = {"seen": "✓", "contradicted": "✗", "undecided": "?"}
+JUDGED = ("verdict", "p, Holm", "notebook")  # columns that a notebook's own ledger cannot have
 LEDGER = (
-    "claim",
-    "verdict",
-    "mean",
-    "low",
-    "high",
-    "n",
-    "paper",
-    "section",
-    "measure",
-    "preset",
+    *("claim", "verdict", "alone", "mean", "low", "high", "seen where", "p", "p, Holm", "n", "unit", "searches"),
+    *("paper", "section", "note", "key", "shares runs with", "measure", "preset", "notebook", "runs"),
 )  # what matters most at the left: pages may be narrow
 KINDS = {"search": "searches", "train": "trainings", "memory": "measurements of memory"}
 RESOLUTION = 200  # pixels an inch of a figure that does not say
@@ -231,23 +226,32 @@ def figure(path: Path, notes: list[str]) -> dict[str, Any] | None:
 
 
 def ledger(preset: str) -> dict[str, Any]:
-    """Return all notebooks' claims as rows, how many have which verdict, and what could not be read."""
+    """Gather all notebooks' claims, judged together, and write them as ledger.csv and the like; returns what the report
+    shows of them: rows, how many have which verdict, how many were tested, and what could not be read.
+    """
     notes: list[str] = []
     parts = {path: _read_csv(path, notes) for path in sorted(figures_folder(preset).glob("[0-9]*_claims.csv"))}
-    whole = [part.assign(number=_number(path.stem)) for path, part in parts.items() if part is not None]
+    whole = {path: part for path, part in parts.items() if part is not None}
     if not whole:
         return {"columns": [], "rows": [], "counts": {}, "notes": notes}
-    claims = pd.concat(whole, ignore_index=True).fillna("")
-    columns = [c for c in LEDGER if c in claims] + [c for c in claims if c not in (*LEDGER, "number")]
-    absent = [
-        f"{path.name} has no column {name!r}."
-        for path, part in parts.items()
-        if part is not None
-        for name in LEDGER
-        if name not in part
-    ]
-    counts = dict.fromkeys(MARKS, 0) | Counter(claims.get("verdict", []))
-    return {"columns": columns, "rows": claims.to_dict("records"), "counts": counts, "notes": notes + absent}
+    for path, part in whole.items():
+        lacking = [name for name in LEDGER if name not in (*part, *JUDGED)]
+        if lacking:
+            notes.append(f"{path.name} has no column {', '.join(map(repr, lacking))}; execute the notebook again.")
+    found = gathered(pd.concat([part.assign(notebook=_number(p.stem)) for p, part in whole.items()], ignore_index=True))
+    found = found[[name for name in LEDGER if name in found]]
+    found.attrs["not shown"] = ["runs"]
+    save(found, "ledger", preset, f"All claims, judged together; preset {preset}")
+    tested = int(found["p, Holm"].notna().sum())
+    return {
+        "columns": [name for name in found if name not in ("notebook", "runs")],
+        "rows": found.fillna("").to_dict("records"),
+        "counts": dict.fromkeys(MARKS, 0) | Counter(found["verdict"]),
+        "tested": tested,
+        "alone": int(found["alone"].isin(["seen", "contradicted"]).sum()),
+        "chance": f"{ALPHA * tested:.1f}",
+        "notes": notes,
+    }
 
 
 def finished_runs() -> tuple[list[Record], list[str]]:
