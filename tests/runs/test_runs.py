@@ -157,7 +157,7 @@ def test_a_changed_image_changes_the_name(tmp_path, suffix, size):
 
 def test_an_added_image_is_seen_in_the_same_process(runs_folder, tmp_path):
     folder = images(tmp_path / "one", {"": 20})
-    settings = {"data__name": f"folder:{folder}", "search__batch_size": 5, "search__epochs": 1}
+    settings = {"data__name": f"folder:{folder}", "search__batch_size": 5, "search__epochs": 2}
     first = do_search(**settings)
     images(folder, {"more": 0, "": 21})
     second = do_search(**settings)
