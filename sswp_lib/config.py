@@ -155,8 +155,9 @@ class Search(Section):
 
 
 class Train(Section):
-    init: Literal["random", "simclr", "concomitant"] = "random"
+    init: Literal["random", "simclr", "simclr_matched", "concomitant"] = "random"
     objective: Literal["supervised", "simclr"] = "supervised"  # simclr: the two-stage baseline's pre-training
+    half: bool = False  # pre-train on the half of the images on which a search of that seed learns weights; ours
     freeze: Literal["none", "backbone"] = "none"  # backbone: a linear probe, BatchNorm in evaluation mode
     labels: float = Field(1.0, gt=0, le=1)  # fraction of the labels; stratified and nested
     labels_per_class: int | None = Field(None, ge=1)  # so many of each class instead

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sswp_lib.config import Config, InputError
-from sswp_lib.learn.data import ImageData, epoch_batches, generator, take, training_subset
+from sswp_lib.learn.data import ImageData, epoch_batches, generator, halves, take, training_subset
 from sswp_lib.learn.loop import Loop, optimizer_state, precision, restore_optimizer, seeded
 from sswp_lib.learn.measure import accuracy, multiply_adds, parameters
 from sswp_lib.learn.objectives import build
@@ -62,7 +62,8 @@ class Training(Loop):
     def _split(self) -> tuple[Tensor, Tensor]:
         s, data = self.settings, self.data
         if not self.objective.needs_labels:
-            return torch.arange(len(data.train)), torch.arange(0)
+            everything = torch.arange(len(data.train))
+            return (halves(len(everything), None, self.config.seed)[0] if s.half else everything), torch.arange(0)
         labels = data.labels("training on the supervised objective")
         data.test_set()
         return training_subset(labels, s.validation, s.labels, s.labels_per_class, self.config.seed)

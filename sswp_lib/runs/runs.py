@@ -32,6 +32,7 @@ from sswp_lib.runs.progress import Line, duration
 from sswp_lib.runs.records import Record, environment, everything, find, root
 from sswp_lib.space import Genotype
 
+PRETRAINED = ("simclr", "simclr_matched")  # initialisations that begin with a pre-training
 FORMAT = 1  # of records; part of every name
 CHECKPOINT_SECONDS = 60.0  # between checkpoints within an epoch; each epoch's end has one anyway
 EPOCH_SECONDS = 1.0  # epochs shorter than this share one
@@ -135,7 +136,7 @@ def _start(
     """Return the run whose weights a training starts from: none, the search `source`, or what `pretrained` returns for
     its pre-training.
     """
-    if config.train.init == "simclr":
+    if config.train.init in PRETRAINED:
         genotype = source.genotype if isinstance(source, Record) else source
         return pretrained(pretraining(config, _seed(config, source)), genotype)
     if config.train.init == "random":
@@ -156,6 +157,9 @@ def _source(genotype: Genotype, weights: str | None) -> dict[str, Any]:
 def pretraining(config: Config, seed: int) -> Config:
     """Return the configuration of the two-stage baseline: SimCLR with the search's epochs, batch and learning rate
     (paper, section 4.4).
+
+    The paper's sees every image in each epoch; with `train.init` "simclr_matched" it sees the half on which a search
+    of that seed learns its weights, and so has as many steps on the same images as those.
     """
     s = config.search
     changes = {
@@ -164,6 +168,7 @@ def pretraining(config: Config, seed: int) -> Config:
         "batch_size": s.batch_size, "lr": s.lr, "min_lr": s.min_lr, "schedule": s.schedule,
         "weight_decay": s.weight_decay, "momentum": s.momentum,
         "temperature": s.temperature, "drop_path": 0.0, "auxiliary": 0.0, "calibrate": True, "evaluate_every": 0,
+        "shift": 0, "cutout": 0, "grad_clip": s.grad_clip, "half": config.train.init == "simclr_matched",
     }  # fmt: skip
     return config.changed(**{f"train.{name}": value for name, value in changes.items()}, seed=seed)
 
