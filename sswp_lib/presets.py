@@ -67,7 +67,8 @@ _AS_PAPER: dict[str, Any] = {"search.ratios": (0.2, 0.4, 0.4), "search.edges": "
 # can bear. Fractions train what one search found on up to 90 % of the labels. Ours but for `paper`.
 STUDIES: dict[str, dict[str, dict[str, Any]]] = {
     "ablations": {
-        "smoke": {**_AS_PAPER, "search.epochs": 4, "train.batch_size": 10},
+        # the shortest at which half the epochs (Figure 4) and the longest pruning (Table 3b) still have a bi-level one
+        "smoke": {**_AS_PAPER, "search.epochs": 8, "train.batch_size": 10},
         "quick": {
             **_AS_PAPER,
             "search.epochs": 15,

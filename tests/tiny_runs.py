@@ -18,8 +18,8 @@ from sswp_lib.runs.progress import Line
 from sswp_lib.space import Genotype
 
 TINY = {
-    "search.epochs": 3, "search.batch_size": 200, "search.calibration_batches": 1, "model.num_cells": 2,
-    "model.init_channels": 2,
+    "search.epochs": 3, "search.ratios": [0.0, 0.4, 0.6], "search.alpha_every": 2, "search.batch_size": 200,
+    "search.calibration_batches": 1, "model.num_cells": 2, "model.init_channels": 2,
     "model.projection_dim": 8, "data.image_size": 8, "train.epochs": 3, "train.batch_size": 8,
 }  # fmt: skip
 SMALL = [word for name, value in TINY.items() for word in ("--set", f"{name}={json.dumps(value)}")]
@@ -28,8 +28,6 @@ ON_FOLDER = [
     *TINY_RUN,
     "--set",
     "search.batch_size=4",
-    "--set",
-    "search.epochs=1",
     "--set",
     "train.batch_size=2",
     "--set",
