@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 
-from sswp_lib.config import Config, InputError, parse_settings, validated
+from sswp_lib.config import DATASETS, Config, InputError, parse_settings, setting_names, validated
+from sswp_lib.presets import CHOOSING_RATES, DATA_DEFAULTS, PRESETS, STUDIES, load_config
 
 NO_LABELS = {"train.objective": "simclr", "train.init": "concomitant"}
 PROBE = {"train.freeze": "backbone", "train.init": "concomitant"}
@@ -123,6 +126,40 @@ def test_settings_without_sense_are_refused_in_one_line(settings, words):
 def test_what_a_researcher_may_mean_is_taken(settings):
     changed = Config().changed(**settings)
     assert changed != Config() and validated(changed.model_dump(mode="json")) == changed
+
+
+@pytest.mark.parametrize(("preset", "data"), product(PRESETS, [*DATASETS[:-1], "folder:somewhere"]))
+def test_every_preset_is_valid_on_every_data_set_in_every_study(preset, data):
+    configs = {study: load_config(preset, data, study=study) for study in (None, *STUDIES)}
+    assert all(config.data.name == data for config in configs.values())
+    assert [study for study in CHOOSING_RATES if not 0 < configs[study].train.validation <= 0.2] == []
+    few = configs["few_labels"].train
+    assert few.labels == 0.1 if few.labels_per_class is None else few.labels_per_class <= 10
+
+
+def test_studies_that_choose_rates_ask_for_a_validation_part():
+    for study in CHOOSING_RATES:
+        with pytest.raises(InputError, match=f"train.validation is 0, but {study} chooses learning rates") as error:
+            load_config("quick", settings={"train.validation": 0.0}, study=study)
+        assert "train.validation=0.1" in str(error.value)
+    assert load_config("quick", settings={"train.validation": 0.0}, study="ablations").train.validation == 0
+    with pytest.raises(InputError, match="unknown study 'fraction'; did you mean 'fractions'"):
+        load_config("quick", study="fraction")
+
+
+def test_shifts_of_digits_are_those_of_cifar_at_their_size():
+    """DARTS shifts 32 pixels by 4; views of digits contain it."""
+    digits, cifar = load_config("quick", "digits"), load_config("paper", "cifar10")
+    assert digits.train.shift / digits.data.image_size == cifar.train.shift / cifar.data.image_size
+    assert digits.data.views.shift == digits.train.shift == 1 and cifar.data.views.shift == 0
+
+
+def test_imagenet_is_trained_by_dartss_recipe_where_the_paper_names_none():
+    config = load_config("paper", "imagenet")
+    t = config.train
+    assert (t.augment, t.label_smoothing, t.shift, t.cutout) == ("crop", 0.1, 0, 0)
+    assert config.model.precision == "bfloat16"
+    assert {k for k in DATA_DEFAULTS["imagenet"] if k not in setting_names()} == set()
 
 
 @pytest.mark.parametrize(("text", "value"), [
