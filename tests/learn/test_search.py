@@ -15,7 +15,7 @@ from sswp_lib.learn import Search
 from sswp_lib.learn.views import normalise
 from sswp_lib.space import CANDIDATES, Genotype, Paths, derive
 
-FAST = {"search.epochs": 3, "search.batch_size": 20}
+FAST = {"search.epochs": 4, "search.batch_size": 20}
 
 
 def run(search: Search) -> Search:

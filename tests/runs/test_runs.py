@@ -19,7 +19,8 @@ NAMED = {  # settings that are no plain number, and another value for each
     "data.views.jitter": (0.1, 0.1, 0.1, 0.1),
     "data.views.blur_sigma": (1.0, 1.5), "model.stem": "imagenet", "model.precision": "bfloat16",
     "search.objective": "byol",
-    "search.ratios": (0.3, 0.3, 0.4), "search.prune": "backward", "search.edges": "all", "search.schedule": "epoch",
+    "search.ratios": (0.1, 0.6, 0.3), "search.prune": "backward", "search.edges": "all", "search.schedule": "epoch",
+    "train.labels_per_class": 3, "train.augment": "crop",
     "train.init": "simclr", "train.objective": "simclr", "train.freeze": "backbone", "train.schedule": "epoch",
 }  # fmt: skip
 
@@ -35,7 +36,8 @@ def another(config: Config, setting: str):
         new = not value
     else:
         new = value + 2 if isinstance(value, int) else value * 0.5 + 0.0123
-    return config.changed(**{setting: new})
+    along = {"train.validation": 0.0} if setting == "train.objective" else {}  # pre-training has none
+    return config.changed(**{setting: new, **along})
 
 
 def test_finished_search_is_not_done_again(finished, monkeypatch):
@@ -111,7 +113,10 @@ def test_damaged_record_is_refused_by_name(finished, runs_folder, content):
 
 @pytest.mark.parametrize("kind, other", [("search", "train"), ("train", "search")])
 def test_name_depends_on_each_setting_that_changes_the_result(kind, other):
-    config = tiny(model__init_channels=4)
+    config = tiny(
+        model__init_channels=4, data__image_size=32, train__init="concomitant", train__labels_per_class=None,
+        train__shift=0,
+    )  # fmt: skip
     for setting in setting_names():
         same = setting == "data.root" or setting.startswith(f"{other}.")
         changed = another(config, setting)
@@ -183,10 +188,10 @@ def test_given_weights_file_is_part_of_the_name(finished, runs_folder, tmp_path)
 
 
 def test_two_stage_baseline_pre_trains_first(finished, runs_folder):
-    config = tiny(train__init="simclr", search__epochs=1)
+    config = tiny(train__init="simclr", search__epochs=4)
     found = runs.train(config, finished, device="cpu", quiet=True)
     start = runs.find(found.source["weights"])
-    assert start.config["train"]["objective"] == "simclr" and start.config["train"]["epochs"] == 1
+    assert start.config["train"]["objective"] == "simclr" and start.config["train"]["epochs"] == 4
     assert found.result["taken_over"]["matched"] > 0
     assert len(runs.everything()) == 3
 

@@ -98,8 +98,8 @@ def test_curves_of_searches_and_norms(finished):
 
 
 def test_a_search_is_shaded_by_the_phases_that_it_has(finished):
-    figure = plots.phases(Search(epochs=6, ratios=(0.2, 0.2, 0.6)), 3)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["warm-up", "pruning", "searching", "pruned"]
+    figure = plots.phases(Search(epochs=6, ratios=(0.0, 0.4, 0.6)), 3)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["bi-level", "pruning", "searching", "pruned"]
     assert "a cell is pruned" in [text.get_text() for text in plots.search_curves(finished).legends[0].get_texts()]
 
 
