@@ -213,7 +213,7 @@ class Search(Section):
 class Train(Section):
     init: Literal["random", "simclr", "simclr_matched", "concomitant"] = "random"
     objective: Literal["supervised", "simclr"] = "supervised"  # simclr: the two-stage baseline's pre-training
-    half: bool = False  # pre-train on the half of the images on which a search of that seed learns weights; ours
+    half: StrictBool = False  # pre-train on the half of the images on which a search of that seed learns weights; ours
     freeze: Literal["none", "backbone"] = "none"  # backbone: a linear probe, BatchNorm in evaluation mode
     labels: StrictFloat = Field(1.0, gt=0, le=1)  # fraction of the labels; stratified and nested
     labels_per_class: StrictInt | None = Field(None, ge=1)  # so many of each class instead
@@ -258,8 +258,10 @@ class Train(Section):
             (probe and self.init == "random",
              "freeze 'backbone' with init 'random' probes features that nothing has learnt; expected "
              "init='concomitant' or 'simclr'"),
-            (own and self.init == "simclr",
-             "init 'simclr' with objective 'simclr' pre-trains twice; expected init='random' or 'concomitant'"),
+            (own and self.init in ("simclr", "simclr_matched"),
+             f"init {self.init!r} with objective 'simclr' pre-trains twice; expected init='random' or 'concomitant'"),
+            (self.half and not own,
+             "half is for pre-training; expected half=false, or objective='simclr'"),
             (own and self.batch_size == 1,
              "batch_size 1 leaves objective 'simclr' no other image to contrast with; expected 2 or more"),
             (self.batch_size == 1 and self.auxiliary > 0 and not own and not probe,
