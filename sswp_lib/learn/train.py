@@ -20,7 +20,6 @@ from sswp_lib.learn.objectives import build
 from sswp_lib.learn.views import normalise, random_views, training_images
 from sswp_lib.space import Genotype, LoadReport, Network, calibrate, drop_path_masks, load_concomitant
 
-
 # DARTS's recipe for ImageNet
 TRAINING_CROPS = Views(crop_scale=(0.08, 1.0), jitter=(0.4, 0.4, 0.4, 0.2), jitter_p=1.0, grey_p=0.0, blur_p=0.0)
 

@@ -50,20 +50,13 @@ def test_a_linear_probe_changes_the_head_only(config, data):
 
 
 def test_a_linear_probe_sees_whole_features_and_has_no_auxiliary_head(config, data):
-    training, seen = (
-        Training(
-            probe(config).changed(**{"train.drop_path": 0.3, "train.auxiliary": 0.4}),
-            data,
-            DARTS,
-            Network(DARTS, 4).state_dict(),
-        ),
-        [],
-    )
+    settings = {"train.drop_path": 0.3, "train.auxiliary": 0.4}
+    training = Training(probe(config).changed(**settings), data, DARTS, Network(DARTS, 4).state_dict())
     assert training.network.auxiliary_head is None
-    original = training.network.forward_train
-    training.network.forward_train = lambda x, drop_path, g: seen.append(drop_path) or original(x, drop_path, g)
+    seen, original = [], training.network.forward_train
+    training.network.forward_train = lambda x, masks: seen.append(masks) or original(x, masks)
     run(training)
-    assert seen and set(seen) == {0.0}
+    assert seen == [None] * 6
 
 
 def test_fine_tuning_changes_everything_else_too(config, data):
@@ -143,7 +136,7 @@ def test_the_result_is_the_last_epochs(config, data):
 def test_validation_images_are_never_trained_on(config, data):
     training, seen = Training(config.changed(**{"train.labels_per_class": None}), data, DARTS), set()
     original = training.loss
-    training.loss = lambda index, g: seen.update(index.tolist()) or original(index, g)
+    training.loss = lambda index, *when: seen.update(index.tolist()) or original(index, *when)
     run(training)
     assert seen <= set(training.train_index.tolist()) and not seen & set(training.validation_index.tolist())
     assert len(training.validation_index) == pytest.approx(32, abs=5)
@@ -166,11 +159,17 @@ def test_cosine_by_epoch_and_by_step(config, data):
 
 
 def test_drop_path_rises_linearly_to_its_rate(config, data):
-    training, seen = Training(config.changed(**{"train.drop_path": 0.3, "train.epochs": 4}), data, DARTS), []
-    original = training.network.forward_train
-    training.network.forward_train = lambda x, drop_path, g: seen.append(drop_path) or original(x, drop_path, g)
+    """The masks' kept values are 1 / (1 - rate); every step has its own masks, of the seed, the epoch and the step."""
+    training = Training(config.changed(**{"train.drop_path": 0.3, "train.epochs": 4}), data, DARTS)
+    seen, original = [], training.network.forward_train
+    training.network.forward_train = lambda x, masks: seen.append(masks) or original(x, masks)
     run(training)
-    assert seen == pytest.approx([0, 0, 0.1, 0.1, 0.2, 0.2, 0.3, 0.3])
+    assert seen[:2] == [None, None]
+    assert all(masks.shape == (3, 14, 10, 1, 1, 1) for masks in seen[2:])
+    assert [1 - 1 / float(masks.max()) for masks in seen[2:]] == pytest.approx([0.1, 0.1, 0.2, 0.2, 0.3, 0.3])
+    assert [float((m == 0).float().mean()) for m in seen[2:]] == pytest.approx([0.1, 0.1, 0.2, 0.2, 0.3, 0.3], abs=0.06)
+    kept = torch.stack([masks.flatten() > 0 for masks in seen[2:]])
+    assert len(kept.unique(dim=0)) == 6
 
 
 def test_the_auxiliary_heads_loss_counts_at_its_weight(config, data):
@@ -184,7 +183,7 @@ def test_the_auxiliary_heads_loss_counts_at_its_weight(config, data):
             outputs.append(original(*a)) or outputs[-1]
         )
         index = training.train_index[:10]
-        loss, _ = training.loss(index, torch.Generator().manual_seed(0))
+        loss, _ = training.loss(index, 0, 0)
         scores, auxiliary = outputs[0]
         labels = data.train_labels[index]
         torch.testing.assert_close(loss, F.cross_entropy(scores, labels) + weight * F.cross_entropy(auxiliary, labels))
@@ -200,8 +199,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_step(config, data,
     training = Training(config, data, DARTS)
     original = training.loss
 
-    def loss(index, g):
-        found, metrics = original(index, g)
+    def loss(index, *when):
+        found, metrics = original(index, *when)
         return (found * value if (training.epoch, training.step) == (1, 1) else found), metrics
 
     training.loss = loss
