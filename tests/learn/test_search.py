@@ -15,11 +15,7 @@ from sswp_lib.learn import Search
 from sswp_lib.learn.views import normalise
 from sswp_lib.space import CANDIDATES, Genotype, Paths, derive
 
-<<<<<<< HEAD
-FAST = {"search.epochs": 4, "search.batch_size": 20}
-=======
 FAST = {"search.epochs": 3, "search.batch_size": 20, "search.ratios": (0.3, 0.4, 0.3), "search.alpha_every": 1}
->>>>>>> tests
 
 
 def run(search: Search) -> Search:
