@@ -302,7 +302,7 @@ class Config(Section):
             (used and train.shift > half,
              f"train.shift {train.shift} moves images of {size} pixels by more than half; expected at most {half}"),
             (used and train.cutout > size,
-             f"train.cutout {train.cutout} is larger than images of {size} pixels; expected {half}, as in Table 5"),
+             f"train.cutout {train.cutout} is larger than images of {size} pixels; expected e.g. {half} or 0"),
         )  # fmt: skip
         return self
 

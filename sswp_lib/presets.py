@@ -104,7 +104,7 @@ def load_config(
     """Return a preset's configuration for a data set, with single settings replaced.
 
     What the data set asks for (its size, its views) comes first, then the preset, then what a `study`, one of STUDIES,
-    changes in it, then `settings`.
+    changes in it, then `settings`. The data set is `data`, or that of the settings, or the preset's own.
 
     Raises:
         InputError: an unknown preset, data set, study or setting (the nearest name is given), a value out of range, or
@@ -114,9 +114,12 @@ def load_config(
         raise InputError(f"unknown preset {preset!r}{suggest(preset, PRESETS)}")
     if study is not None and study not in STUDIES:
         raise InputError(f"unknown study {study!r}{suggest(study, STUDIES)}")
-    name = data or PRESETS[preset]["data.name"]
+    named = (settings or {}).get("data.name", data)
+    if data not in (None, named):
+        raise InputError(f"data {data!r} and data.name={named!r} are both given; expected one of them")
+    name = PRESETS[preset]["data.name"] if named is None else named
     chosen = {
-        **DATA_DEFAULTS.get(name, {}),
+        **DATA_DEFAULTS.get(str(name), {}),
         **PRESETS[preset],
         **(STUDIES[study].get(preset, {}) if study else {}),
         "data.name": name,
