@@ -63,6 +63,19 @@ def first_map(network: Network, x: torch.Tensor, *arguments) -> torch.Tensor:
     return seen[0]
 
 
+def test_a_training_forward_compiles_whole(g):
+    """Drop-path's masks are values, so nothing in the forward breaks the graph; with the auxiliary head as well."""
+    from torch import _dynamo
+
+    if not _dynamo.is_dynamo_supported():
+        pytest.skip("this Python has no torch.compile")
+    network, x = Network(DARTS, 4, auxiliary=True), torch.randn(4, 3, 8, 8)
+    compiled = torch.compile(network.forward_train, fullgraph=True, backend="eager")
+    masks = drop_path_masks(3, 4, 0.3, g)
+    for found, expected in zip(compiled(x, masks), network.forward_train(x, masks), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 def test_drop_path_never_falls_on_an_identity(g):
     x = torch.randn(4, 3, 8, 8)
     network = Network(all_of("skip_connect", 3), 4).eval()
