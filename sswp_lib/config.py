@@ -91,7 +91,8 @@ class Views(Section):
 class Data(Section):
     name: str = "cifar10"  # one of DATASETS
     root: str = "data"  # where downloaded sets and the folders of tiny-imagenet and imagenet lie
-    image_size: int = Field(32, ge=8, le=512)  # pixels a side; other images are resized once, on loading
+    image_size: int = Field(32, ge=8, le=512)  # pixels a side of what networks see
+    decode_size: int | None = Field(None, ge=8, le=1024)  # pixels a side of the images kept; None: image_size
     classes: tuple[str, ...] | None = Field(None, min_length=2)  # only these classes of the set; None: all
     views: Views = Views()
 
@@ -99,6 +100,10 @@ class Data(Section):
     def _known(self) -> Data:
         if self.name not in DATASETS and not (self.name.startswith("folder:") and len(self.name) > len("folder:")):
             raise ValueError(f"unknown data set {self.name!r}{suggest(self.name, DATASETS)}")
+        if self.decode_size is not None and self.decode_size < self.image_size:
+            raise ValueError(
+                f"decode_size {self.decode_size} is less than image_size {self.image_size}; expected as much or more"
+            )
         return self
 
 
