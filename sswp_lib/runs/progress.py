@@ -65,6 +65,13 @@ class Line:
             self.shown = now
             self._show(text)
 
+    def working(self, text: str) -> None:
+        """Show what is done before the first step, and give a sign of life, each if enough time has passed."""
+        self.beat(text)
+        if not self.quiet and time.monotonic() - self.shown >= REFRESH[self.place]:
+            self.shown = time.monotonic()
+            self._show(text)
+
     def beat(self, text: str) -> None:
         """Give a sign of life, if enough time has passed; also where the line is quiet."""
         if self._beat_due():
@@ -74,7 +81,8 @@ class Line:
 
     def note(self, text: str) -> None:
         """Say something that stays."""
-        print(f"{self.label}: {text}", file=sys.stderr, flush=True)
+        over = "\r\x1b[2K" if self.place == "terminal" else ""  # over what was shown in place
+        print(f"{over}{self.label}: {text}", file=sys.stderr, flush=True)
 
     def close(self, text: str) -> None:
         """Replace the line by its last word."""

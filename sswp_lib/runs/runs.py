@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from sswp_lib.config import Config, InputError, RunError, digest
 from sswp_lib.learn.data import fingerprint, load
 from sswp_lib.learn.footprint import step_memory
+from sswp_lib.learn.found import Found
 from sswp_lib.learn.loop import Loop
 from sswp_lib.learn.search import Search
 from sswp_lib.learn.train import Training
@@ -59,14 +60,8 @@ def default_device() -> str:
 def search(config: Config, device: str | None = None, quiet: bool = False, tensorboard: bool = False) -> Record:
     """Return the record of a search, doing or finishing it where needed."""
     device = device or default_device()
-    return _run(
-        "search",
-        _identity(config, "search"),
-        {},
-        lambda: Search(config, load(config.data, device), device),
-        quiet,
-        tensorboard,
-    )
+    make = lambda line: Search(config, load(config.data, device, line.working), device)  # noqa: E731
+    return _run("search", _identity(config, "search"), {}, make, quiet, tensorboard)
 
 
 def train(
@@ -100,9 +95,9 @@ def train(
         genotype, start.name if start is not None else state and files.checksum(files.weights_bytes(state))[:12]
     )
 
-    def make() -> Training:
+    def make(line: Line) -> Training:
         loaded = start.weights() if start is not None else state
-        return Training(config, load(config.data, device), genotype, loaded, device)
+        return Training(config, load(config.data, device, line.working), genotype, loaded, device)
 
     return _run("train", _identity(config, "train"), given, make, quiet, tensorboard)
 
@@ -219,8 +214,9 @@ def _name(kind: str, plain: dict[str, Any], source: dict[str, Any]) -> str:
 
 
 def _run(
-    kind: str, plain: dict[str, Any], source: dict[str, Any], make: Callable[[], Loop], quiet: bool, tensorboard: bool
-) -> Record:
+    kind: str, plain: dict[str, Any], source: dict[str, Any], make: Callable[[Line], Loop], quiet: bool,
+    tensorboard: bool,
+) -> Record:  # fmt: skip
     folder = root() / _name(kind, plain, source)
     line = Line(folder.name, quiet)
     found = _finished(folder)
@@ -229,11 +225,28 @@ def _run(
     with _locked(folder, line):
         found = _finished(folder)
         try:
-            return found or _carry_out(folder, kind, plain, source, make(), line, tensorboard)
+            if found is None:
+                loop = make(line)
+                _describe(loop.data.found, line)
+                found = _carry_out(folder, kind, plain, source, loop, line, tensorboard)
+            return found
         except torch.OutOfMemoryError:
             raise RunError(
                 f"{folder.name} ran out of the device's memory; lower {kind}.batch_size, or choose another --device"
             ) from None
+
+
+_described: set[Found] = set()  # of the folders that this process has run on
+
+
+def _describe(found: Found, line: Line) -> None:
+    """Say once what was found in a folder of images; where the line is quiet, only what is probably wrong."""
+    if found.folder and found not in _described:
+        _described.add(found)
+        for text in [] if line.quiet else found.lines():
+            line.note(text)
+        for text in found.warnings():
+            line.note(f"warning: {text}")
 
 
 @contextmanager

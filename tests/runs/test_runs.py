@@ -15,7 +15,8 @@ from sswp_lib.runs import files, runs
 from sswp_lib.space import Genotype
 
 NAMED = {  # settings that are no plain number, and another value for each
-    "data.name": "cifar10", "data.root": "elsewhere", "data.classes": ("0", "1"), "data.views.crop_scale": (0.3, 1.0),
+    "data.name": "cifar10", "data.root": "elsewhere", "data.decode_size": 64,
+    "data.classes": ("0", "1"), "data.views.crop_scale": (0.3, 1.0),
     "data.views.jitter": (0.1, 0.1, 0.1, 0.1),
     "data.views.blur_sigma": (1.0, 1.5), "model.stem": "imagenet", "model.precision": "bfloat16",
     "search.objective": "byol",
