@@ -17,6 +17,7 @@ from sswp_lib.config import DATASETS, InputError, RunError, parse_settings, sett
 from sswp_lib.presets import PRESETS, load_config
 
 STOPPED = 130  # what typer makes of Ctrl-C
+NAMED = 10  # damaged records that are named with their reason
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
@@ -44,12 +45,13 @@ Settings = Annotated[
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; a GPU if there is one.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress line.")]
 Board = Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard events beside the run's history.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Do the run even if it is finished; its record is then replaced.")]
 
 
 @app.command()
 def search(
     preset: Preset = "quick", data: DataName = None, seed: Seed = 0, settings: Settings = None, device: Device = None,
-    quiet: Quiet = False, tensorboard: Board = False,
+    quiet: Quiet = False, tensorboard: Board = False, fresh: Fresh = False,
 ) -> None:  # fmt: skip
     """Search an architecture and its concomitant weights.
 
@@ -59,8 +61,8 @@ def search(
     """
     from sswp_lib.runs import runs
 
-    given = parsed(settings, {"seed": ("--seed", seed or None)})
-    print_record(runs.search(load_config(preset, data, seed, given), checked_device(device), quiet, tensorboard))
+    config = load_config(preset, data, seed, parsed(settings, {"seed": ("--seed", seed or None)}))
+    print_record(runs.search(config, checked_device(device), quiet, tensorboard, fresh))
 
 
 @app.command()
@@ -76,7 +78,7 @@ def train(
         "A weights file for --init concomitant "
         "with a genotype file.")] = None,
     preset: Preset = "quick", data: DataName = None, seed: Seed = 0, settings: Settings = None, device: Device = None,
-    quiet: Quiet = False, tensorboard: Board = False,
+    quiet: Quiet = False, tensorboard: Board = False, fresh: Fresh = False,
 ) -> None:  # fmt: skip
     """Train a found or published architecture, and print its test accuracy.
 
@@ -97,7 +99,7 @@ def train(
     config = load_config(
         preset, data if named is not None else data_of(start), seed, {**taken_over(start, named), **own}
     )
-    print_record(runs.train(config, start, weights, checked_device(device), quiet, tensorboard))
+    print_record(runs.train(config, start, weights, checked_device(device), quiet, tensorboard, fresh))
 
 
 @app.command("data")
@@ -123,11 +125,18 @@ def describe_data(
 
 @app.command("runs")
 def list_runs() -> None:
-    """List finished runs."""
+    """List finished runs; those whose record cannot be read are named at the end."""
     from sswp_lib.paper import tables
-    from sswp_lib.runs import runs
+    from sswp_lib.runs import records
 
-    typer.echo(tables.runs(runs.everything()))
+    found, damaged = records.survey()
+    typer.echo(tables.runs(found))
+    if damaged:
+        typer.echo(f"\n{len(damaged)} not listed:")
+    for name, why in list(damaged.items())[:NAMED]:
+        typer.echo(f"  {name}: {why}")
+    if len(damaged) > NAMED:
+        typer.echo(f"  and {len(damaged) - NAMED} more: {', '.join(list(damaged)[NAMED:])}")
 
 
 @app.command()

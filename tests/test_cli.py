@@ -2,12 +2,13 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 from PIL import Image
-from tiny_runs import ON_FOLDER, TINY_RUN, genotype_file, images, stop_at
+from tiny_runs import ON_FOLDER, TINY_RUN, genotype_file, images, plain, stop_at
 
 from sswp_lib.config import setting_names
 from sswp_lib.learn.search import Search
@@ -45,7 +46,8 @@ def test_search_then_train_then_runs_and_show(call, runs_folder):
     assert status == 0 and err == "" and (runs_folder / name / "record.json").is_file()
     status, out, _ = call("train", name[:10], "--init", "concomitant", *TINY_RUN)
     trained = out.splitlines()[0]
-    assert status == 0 and runs.find(trained).source["weights"] == name
+    assert status == 0 and runs.find(trained).source["weights_sha256"] == runs.find(name).weights_sha256
+    assert runs.find(trained).provenance["started_from"] == name
     status, out, _ = call("runs")
     assert status == 0 and name in out and trained in out and "test" in out
     status, out, _ = call("show", name[:9])
@@ -54,6 +56,28 @@ def test_search_then_train_then_runs_and_show(call, runs_folder):
 
 def test_runs_without_any_says_how_to_start(call):
     assert call("runs") == (0, "no finished runs yet; start with: sswp search\n", "")
+
+
+def test_damaged_records_do_not_hide_the_others(call, finished, runs_folder):
+    shutil.copytree(runs_folder / finished.name, runs_folder / "search-0")
+    (runs_folder / "search-0" / "record.json").write_text('{"name": "sea')
+    for i in range(10):
+        (runs_folder / f"train-{i}").mkdir()
+        (runs_folder / f"train-{i}" / "record.json").write_text("{}")
+    status, out, err = call("runs")
+    assert status == 0 and err == "" and f"\n{finished.name} " in out.split("not listed")[0]
+    lines = out.split("11 not listed:\n")[1].splitlines()
+    assert lines[0].startswith("  search-0: cannot read ") and lines[0].endswith("remove it to have it made anew")
+    assert len(lines) == 11 and lines[-1] == "  and 1 more: train-9"
+
+
+def test_fresh_does_a_finished_run_anew(call, finished, runs_folder, monkeypatch):
+    stop_at(monkeypatch, Search, 100)
+    status, out, _ = call("search", *TINY_RUN, "--fresh")
+    again = runs.find(finished.name)
+    assert status == 0 and out.splitlines()[0] == finished.name and plain(again) == plain(finished)
+    assert again.provenance["seconds"] != finished.provenance["seconds"]
+    assert call("train", finished.name, "--fresh", *TINY_RUN)[0] == 0
 
 
 def test_asking_again_shows_the_finished_run(call, finished, monkeypatch):
@@ -110,17 +134,19 @@ def test_training_takes_classes_and_views_from_its_search(call, runs_folder, tmp
         "--set",
         'data.classes=["3","5"]',
         "--set",
-        "data.views.rotation=5",
+        "data.views.flip=true",
         "--set",
         "search.batch_size=50",
     ]
     name = call("search", *own)[1].splitlines()[0]
     short = [*TINY_RUN, "--set", "train.epochs=1", "--set", "train.batch_size=2"]
     data = runs.find(call("train", name, *short)[1].splitlines()[0]).config["data"]
-    assert data["classes"] == ["3", "5"] and data["views"]["rotation"] == 5
+    assert data["classes"] == ["3", "5"] and data["views"] == {"flip": True}
     folder = images(tmp_path / "own", {"train/a": 20, "train/b": 20, "test/a": 4, "test/b": 4})
+    own[own.index("data.views.flip=true")] = "data.views.flip=false"
+    name = call("search", *own)[1].splitlines()[0]
     other = runs.find(call("train", name, *short, "--data", f"folder:{folder}")[1].splitlines()[0]).config["data"]
-    assert "classes" not in other and other["views"]["rotation"] == 0
+    assert other["classes"] is None and other["views"] == {"flip": True}
 
 
 def test_two_stage_baseline_of_a_search_pre_trains_as_long_and_by_the_same_recipe(call, monkeypatch):

@@ -13,7 +13,7 @@ from PIL import Image
 from sswp_lib.config import Config
 from sswp_lib.learn.search import Search
 from sswp_lib.presets import load_config
-from sswp_lib.runs import files, runs
+from sswp_lib.runs import carrying_out, files, runs
 from sswp_lib.runs.progress import Line
 from sswp_lib.space import Genotype
 
@@ -73,7 +73,7 @@ def do_search(**settings) -> runs.Record:
 
 
 def name_of(config: Config, kind: str = "search") -> str:
-    return runs._name(kind, runs._identity(config, kind), {})
+    return carrying_out.Asked(kind, runs._identity(config, kind)).name
 
 
 def search_in(folder: Path, config: Config, ready) -> None:
@@ -83,7 +83,7 @@ def search_in(folder: Path, config: Config, ready) -> None:
     For a process of its own, to be killed.
     """
     os.environ["SSWP_RUNS"] = str(folder)
-    runs.CHECKPOINT_SECONDS = -1.0
+    carrying_out.CHECKPOINT_SECONDS = -1.0
     Line.update = lambda *args: ready.set()
     runs.search(config, device="cpu", quiet=True)
     ready.set()
@@ -127,7 +127,7 @@ def stop_at(monkeypatch, loop: type, count: int, error: type[BaseException] = St
 
 def interrupted(monkeypatch, config: Config, count: int) -> Path:
     """Leave a search after `count` steps, a checkpoint after each; return its folder of checkpoints."""
-    monkeypatch.setattr(runs, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(carrying_out, "CHECKPOINT_SECONDS", -1.0)
     with monkeypatch.context() as patched:
         stop_at(patched, Search, count)
         with suppress(Stop):
