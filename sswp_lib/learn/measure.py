@@ -23,9 +23,11 @@ from sswp_lib.space.ops import BatchNorm, ReLUFirst
 
 @torch.no_grad()
 def accuracy(
-    model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, mean: Tensor, std: Tensor, batch_size: int = 500
-) -> dict[str, float]:
-    """Return accuracies in percent, on uint8 images (N, 3, S, S); `model` is in evaluation mode already.
+    model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, mean: Tensor, std: Tensor,
+    size: int | None = None, batch_size: int = 500,
+) -> dict[str, float]:  # fmt: skip
+    """Return accuracies in percent, on uint8 images (N, 3, S, S), or on their centres of `size` pixels a side; `model`
+    is in evaluation mode already.
 
     Returns:
         {"top1"}; with "top5" where there are more than five classes; with "balanced", the mean of the classes' own
@@ -33,7 +35,7 @@ def accuracy(
     """
     hits = []  # of each image, which of the five best guesses is right
     for index in torch.arange(len(labels)).split(batch_size):
-        scores = model(normalise(take(images, index, mean.device), mean, std))
+        scores = model(normalise(take(images, index, mean.device), mean, std, size))
         guesses = scores.topk(min(5, scores.shape[1]), dim=1).indices
         hits.append((guesses == take(labels, index, mean.device)[:, None]).cpu())
     right, labels = torch.cat(hits).double(), labels.cpu()
