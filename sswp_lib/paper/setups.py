@@ -53,10 +53,16 @@ def configured(
     given = parse_settings(settings)
     config, compared = load_config(preset, data, settings=given), load_config(preset, data, settings=given, study=study)
     load(config.data)  # a missing folder is said here
-    usual = number_of_seeds(preset, study)
-    everything = {"data": data, "seeds": None if seeds in (None, usual) else seeds, **own}
+    output = output_of(preset, data, seeds, settings, **own)
+    return Setup(config, compared, seeds or number_of_seeds(preset, study), output)
+
+
+def output_of(preset: str, data: str | None, seeds: int | None, settings: Sequence[str] = (), **own: Any) -> Output:
+    """Return where results go: a folder that names whatever differs from the preset."""
+    usual = {number_of_seeds(preset, study) for study in SEEDS}
+    everything = {"data": data, "seeds": None if usual == {seeds} else seeds, **own}
     said = [f"{name}={value}" for name, value in everything.items() if value is not None]
-    return Setup(config, compared, seeds or usual, Output(preset, (*said, *map(str, settings))))
+    return Output(preset, (*said, *map(str, settings)))
 
 
 def described(config: Config, seeds: int, output: Output, device: str) -> pd.DataFrame:
