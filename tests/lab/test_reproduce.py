@@ -22,15 +22,17 @@ import psutil
 import pytest
 from PIL import Image
 
-from sswp_lib.config import InputError, home
+from sswp_lib.config import InputError
 from sswp_lib.lab import reproduce
-from sswp_lib.paper import claims, studies, tables
+from sswp_lib.paper import claims, output, studies, tables
+from sswp_lib.paper.output import Output
 from sswp_lib.presets import load_config
 from sswp_lib.runs import records
 from sswp_lib.show import report
 
 FIGURES = {
     "01": (
+        "images",
         "views",
         "phases",
         "search_curves",
@@ -40,6 +42,7 @@ FIGURES = {
         "memory",
         "learning_rates",
         "fine_tuning",
+        "unaugmented",
     ),
     "02": ("accuracy",),
     "03": ("table3a", "inflation", "edges", "table3b"),
@@ -59,7 +62,7 @@ FIGURES = {
 }
 TABLES = {
     "01": ("search", "memory", "fine_tuning", "fine_tuning_runs", "claims"),
-    "02": ("table1", "table2", "multiply_adds", "measured", "cost"),
+    "02": ("table1", "table2", "multiply_adds", "measured", "cost", "claims"),
     "03": ("table3a", "gap", "edges", "table3b", "claims"), "04": ("figure5", "figure5_runs", "claims"),
     "05": ("table4a", "weight_norms", "claims"),
     "06": ("operations",),
@@ -67,10 +70,13 @@ TABLES = {
 }  # fmt: skip
 
 
+SMOKE = Output("smoke")
+
+
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
     """Run all notebooks, in a run store of their own and with nothing left from before."""
-    shutil.rmtree(home() / "figures" / "smoke", ignore_errors=True)
+    shutil.rmtree(SMOKE.folder, ignore_errors=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSWP_RUNS", str(tmp_path_factory.mktemp("runs")))
         failed = reproduce.reproduce("smoke")
@@ -80,7 +86,7 @@ def smoke(tmp_path_factory):
 def test_notebooks_run_and_leave_figures_and_tables(smoke):
     failed, _ = smoke
     assert failed == []
-    folder = home() / "figures" / "smoke"
+    folder = SMOKE.folder
     for number, names in FIGURES.items():
         for name in names:
             with Image.open(folder / f"{number}_{name}.png") as image:
@@ -100,7 +106,7 @@ def test_notebooks_run_and_leave_figures_and_tables(smoke):
 
 
 def test_report_holds_every_claim_and_figure(smoke):
-    page = (home() / "figures" / "smoke" / "index.html").read_text()
+    page = (SMOKE.folder / "index.html").read_text()
     shown = re.sub(r"\s+", " ", html.unescape(page))
     assert [claim.text for claim in claims.CLAIMS.values() if claim.text not in shown] == []
     assert page.count("data:image/png;base64,") == sum(map(len, FIGURES.values()))
@@ -111,7 +117,7 @@ def test_every_row_of_an_ablation_is_a_record(smoke):
     _, found = smoke
     study = load_config("smoke", study="ablations")
     by_name = {record.name: record for record in found}
-    table = pd.read_csv(home() / "figures" / "smoke" / "03_table3a.csv").set_index("arm")
+    table = pd.read_csv(SMOKE.folder / "03_table3a.csv").set_index("arm")
     for arm, settings in studies.pruning_arms(study).items():
         tests = []
         for seed in range(2):
@@ -129,7 +135,7 @@ def test_every_row_of_an_ablation_is_a_record(smoke):
                 r
                 for r in by_name.values()
                 if r.kind == "train"
-                and r.source.get("weights") == mine[0].name
+                and r.source.get("weights_sha256") == mine[0].weights_sha256
                 and r.config["train"]["labels_per_class"]
                 and r.config["train"]["batch_size"] == study.train.batch_size
             ]
@@ -139,20 +145,24 @@ def test_every_row_of_an_ablation_is_a_record(smoke):
 
 def test_tables_are_made_from_the_records(smoke):
     _, found = smoke
-    table = pd.read_csv(home() / "figures" / "smoke" / "01_fine_tuning_runs.csv")
-    few = load_config("smoke").train
-    trained = [
-        r
-        for r in found
-        if r.kind == "train"
-        and "test" in r.result
-        and r.config["train"]["batch_size"] == few.batch_size
-        and r.config["train"]["labels_per_class"]
-    ]
-    measured = {(r.config["train"]["init"], r.config["train"]["lr"], r.seed): r.result["test"]["top1"] for r in trained}
-    assert len(table) == 4  # two kinds of start, two seeds
+    by_name = {record.name: record for record in found}
+    table = pd.read_csv(SMOKE.folder / "01_fine_tuning_runs.csv")
+    assert len(table) == 8 and table["search"].nunique() == 2  # two kinds of start, two searches, two fine-tunings each
     for row in table.itertuples():
-        assert measured[row.init, row.lr, row.seed] == pytest.approx(row.test)
+        record = by_name[row.run]
+        made = record.config["train"]
+        assert (made["init"], made["lr"], record.seed) == (row.init, row.lr, row.seed)
+        assert record.result["test"]["top1"] == pytest.approx(row.test)
+        if row.init == "concomitant":
+            assert record.source["weights_sha256"] == by_name[table["search run"][row.Index]].weights_sha256
+
+
+def test_report_counts_the_runs_that_notebooks_were_given(smoke):
+    """And no others: what else lies in the run store has not been paid for by these notebooks."""
+    _, found = smoke
+    used, broken = report.used_runs(SMOKE)
+    assert broken == [] and {r.name for r in used} <= {r.name for r in found}
+    assert {r.kind for r in used} == {"search", "train", "memory"}
 
 
 def test_notebooks_are_committed_without_outputs_and_their_cells_are_short():
@@ -170,6 +180,7 @@ def test_notebooks_are_committed_without_outputs_and_their_cells_are_short():
         ({"preset": "smok"}, "did you mean 'smoke'"),
         ({"data": "digit"}, "did you mean 'digits'"),
         ({"seeds": -1}, "seeds is -1"),
+        ({"settings": ["search.epochs=True"]}, "search.epochs"),
     ],
 )
 @pytest.mark.parametrize("path", reproduce.notebooks(), ids=lambda path: path.stem)
@@ -197,7 +208,7 @@ def project(tmp_path, monkeypatch):
     """A project of its own, with an empty folder of notebooks and runs that are estimated at no time at all; returns
     the folder of notebooks.
     """
-    for module in (reproduce, report, tables, records):
+    for module in (reproduce, report, output, records):
         monkeypatch.setattr(module, "home", lambda: tmp_path)
     monkeypatch.setenv("SSWP_RUNS", str(tmp_path / "runs"))
     estimated(monkeypatch, {})
@@ -267,10 +278,10 @@ def test_failing_and_hanging_notebooks_do_not_keep_the_others_from_running(proje
     assert re.search(r"^03_fine: done in 0:\d\d$", out, re.MULTILINE)
     assert gone(int((project / "kernel").read_text()))
     assert "ValueError" in reproduce.log_of("02_fails").read_text()
-    figures = project.parent / "figures" / "quick"
+    figures = project.parent / "figures" / "own" / "quick"
     fine = nbformat.read(figures / "03_fine.ipynb", 4)
     assert [o["text"] for c in fine.cells if c.cell_type == "code" for o in c.outputs] == ["quick 3\n"]
-    assert fine.metadata["papermill"]["output_path"] == "figures/quick/03_fine.ipynb"
+    assert fine.metadata["papermill"]["output_path"] == "figures/own/quick/03_fine.ipynb"
     page = (figures / "index.html").read_text()
     assert "This notebook was stopped before its end" in page and "This notebook failed: ValueError: too small" in page
 
@@ -302,7 +313,7 @@ def test_one_job_runs_them_one_after_the_other_and_the_longest_first(scripts, pr
     scripts(n01_short=lone, n02_long=lone, n03_middle=lone)
     asked = estimated(monkeypatch, {"01_short": 10.0, "02_long": 3000.0, "03_middle": 590.0})
     assert reproduce.reproduce("smoke", jobs=1) == []
-    assert asked == [("smoke", None, 2, ["01_short", "02_long", "03_middle"])]
+    assert asked == [("smoke", None, None, ["01_short", "02_long", "03_middle"])]
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "about 1:00:30 on 1 process"  # and 10 s for each
     assert [line.split(":")[0] for line in lines if "started" in line] == ["02_long", "03_middle", "01_short"]
@@ -319,7 +330,7 @@ def test_failure_without_a_notebook_is_told_by_its_log(scripts, capsys):
     earlier = nbformat.v4.new_code_cell(
         "pass", outputs=[nbformat.v4.new_output("error", ename="ValueError", evalue="of an earlier run", traceback=[])]
     )
-    nbformat.write(nbformat.v4.new_notebook(cells=[earlier]), tables.figures_folder("quick") / "01_broken.ipynb")
+    nbformat.write(nbformat.v4.new_notebook(cells=[earlier]), Output("quick").folder / "01_broken.ipynb")
     assert reproduce.reproduce("quick") == ["01_broken"]
     assert f"01_broken: no kernel of that name (log: {reproduce.log_of('01_broken')})" in capsys.readouterr().out
 
@@ -392,3 +403,34 @@ def test_terminal_shows_what_runs_in_one_line(scripts, monkeypatch, capsys):
         and max(map(len, lines)) == 57
     )
     assert lines[-1] == "" and "epoch" not in out
+
+
+def test_notebooks_run_in_this_interpreter_whatever_kernels_are_installed(project, monkeypatch, tmp_path):
+    foreign = tmp_path / "share" / "kernels" / "python3"
+    foreign.mkdir(parents=True)
+    spec = {"argv": ["/no/such/python", "{connection_file}"], "display_name": "Python 3", "language": "python"}
+    (foreign / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share"))
+    told = tmp_path / "told"
+    notebook(
+        project / "01_a.ipynb",
+        "preset = 1",
+        f"import pathlib, sys\npathlib.Path({str(told)!r}).write_text(sys.executable)",
+    )
+    assert reproduce.reproduce("quick") == []
+    assert told.read_text() == sys.executable
+
+
+def test_other_seeds_and_data_have_a_folder_of_their_own(scripts, project):
+    scripts(n01_a="")
+    assert reproduce.reproduce("quick", data="digits", seeds=5) == []
+    assert [path.name for path in (project.parent / "figures" / "own").iterdir()] == ["quick+data=digits+seeds=5"]
+
+
+def test_runs_that_a_notebook_was_given_are_noted_anew_each_time(scripts, project):
+    """With the name of the file in the environment, as `records.note_use` reads it."""
+    note = "import os, pathlib\nwith open(os.environ['SSWP_USED'], 'a') as file:\n    print('search-1', file=file)"
+    scripts(n01_a=note)
+    for _ in range(2):
+        assert reproduce.reproduce("quick") == []
+        assert report.runs_of(Output("quick"), "01_a").read_text() == "search-1\n"
