@@ -4,9 +4,13 @@ BIN := .venv/bin
 PRESET ?= quick
 ONLY ?=
 
-.PHONY: reproduce test lab setup lock lint dot
+.PHONY: reproduce reference test lab setup lock lint dot filter
 reproduce: setup
 	$(BIN)/sswp reproduce --preset $(PRESET) $(foreach n,$(ONLY),--only $(n))
+
+# For maintainers: what was reproduced becomes the reference in figures/$(PRESET).
+reference: setup
+	$(BIN)/sswp publish --preset $(PRESET)
 
 test: setup
 	$(BIN)/python -m pytest
@@ -14,7 +18,7 @@ test: setup
 lab: setup
 	$(BIN)/jupyter lab
 
-setup: .venv/done dot
+setup: .venv/done dot filter
 
 .venv/done: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=/path/to/python3"; exit 1; }
@@ -31,6 +35,10 @@ endif
 dot:
 	@command -v dot >/dev/null || { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq graphviz >/dev/null; } \
 	|| echo "The program dot (graphviz) is missing: cells will be drawn by matplotlib. Install it with: sudo apt install graphviz, brew install graphviz, or conda install graphviz"
+
+# Notebooks that were run and saved do not show as changed; without .venv git reads them as they are.
+filter:
+	@git rev-parse --git-dir >/dev/null 2>&1 && git config filter.notebooks.clean "$(BIN)/python sswp_lib/lab/strip.py 2>/dev/null || cat" || true
 
 # Exact versions for repeatability on Linux, made from pyproject.toml; elsewhere pip chooses within its bounds. (soupsieve 3 asks for more than Python 3.11.2;
 # jsonschema 4.25 brings a grammar that takes two seconds to load, at every start of papermill.)

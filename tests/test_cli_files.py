@@ -2,7 +2,6 @@
 
 import errno
 import io
-import json
 import os
 import shutil
 
@@ -12,7 +11,7 @@ from test_files import Dangerous
 from tiny_runs import TINY_RUN, genotype_file, stop_at
 
 from sswp_lib.learn.search import Search
-from sswp_lib.runs import files, runs
+from sswp_lib.runs import carrying_out, files, records, runs
 
 
 def test_unknown_operation_in_a_genotype(refused, tmp_path):
@@ -87,28 +86,21 @@ def test_damaged_weights_of_a_run(refused, finished, runs_folder):
 @pytest.mark.parametrize("content", ["", "{}", '{"name": 3}'])
 def test_damaged_record(refused, finished, runs_folder, content):
     (runs_folder / finished.name / "record.json").write_text(content)
-    for arguments in (["runs"], ["show", finished.name], ["search", *TINY_RUN], ["train", finished.name, *TINY_RUN]):
+    for arguments in (["show", finished.name], ["search", *TINY_RUN], ["train", finished.name, *TINY_RUN]):
         assert "record.json" in refused(*arguments)
 
 
 def test_a_measurement_is_nothing_to_train(refused, runs_folder):
-    (runs_folder / "memory-1").mkdir(parents=True)
-    record = {
-        "name": "memory-1",
-        "kind": "memory",
-        "config": {"data": {"image_size": 8}, "model": {"num_cells": 2}},
-        "seed": 0,
-        "result": {},
-        "provenance": {"seconds": 1},
-    }
-    (runs_folder / "memory-1" / "record.json").write_text(json.dumps(record))
+    config = {"data": {"image_size": 8}, "model": {"num_cells": 2}}
+    plain = {"name": "memory-1", "kind": "memory", "config": config, "seed": 0, "result": {}, "provenance": {}}
+    records.write(runs_folder / "memory-1", records.Record.model_validate(plain))
     assert "without a genotype" in refused("train", "memory-1", *TINY_RUN)
 
 
 @pytest.fixture
 def stopped(call, monkeypatch, runs_folder):
     """A search that the user stopped after five steps; its folder of checkpoints."""
-    monkeypatch.setattr(runs, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(carrying_out, "CHECKPOINT_SECONDS", -1.0)
     with monkeypatch.context() as patch:
         stop_at(patch, Search, 5, KeyboardInterrupt)
         status, out, err = call("search", *TINY_RUN)
@@ -159,7 +151,7 @@ def test_full_disk_in_the_middle_goes_on_later(call, refused, runs_folder, monke
         write(path, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "EPOCH_SECONDS", -1.0)
+        patch.setattr(carrying_out, "EPOCH_SECONDS", -1.0)
         patch.setattr(files, "write", until_full)
         refused("search", *TINY_RUN, status=1)
     status, out, _ = call("search", *TINY_RUN)

@@ -13,14 +13,14 @@ from PIL import Image
 from sswp_lib.config import Config
 from sswp_lib.learn.search import Search
 from sswp_lib.presets import load_config
-from sswp_lib.runs import files, runs
+from sswp_lib.runs import carrying_out, files, runs
 from sswp_lib.runs.progress import Line
 from sswp_lib.space import Genotype
 
 TINY = {
     "search.epochs": 3, "search.batch_size": 200, "search.ratios": (0.0, 0.5, 0.5), "search.alpha_every": 1,
     "search.calibration_batches": 1, "model.num_cells": 2, "model.init_channels": 2, "model.projection_dim": 8,
-    "data.image_size": 8, "train.epochs": 3, "train.batch_size": 8,
+    "data.image_size": 8, "train.epochs": 3, "train.batch_size": 8, "train.cutout": 0,
 }  # fmt: skip
 SMALL = [word for name, value in TINY.items() for word in ("--set", f"{name}={json.dumps(value)}")]
 TINY_RUN = ["--preset", "smoke", "--device", "cpu", "--quiet", *SMALL]
@@ -73,7 +73,7 @@ def do_search(**settings) -> runs.Record:
 
 
 def name_of(config: Config, kind: str = "search") -> str:
-    return runs._name(kind, runs._identity(config, kind), {})
+    return carrying_out.Asked(kind, runs._identity(config, kind)).name
 
 
 def search_in(folder: Path, config: Config, ready) -> None:
@@ -83,7 +83,7 @@ def search_in(folder: Path, config: Config, ready) -> None:
     For a process of its own, to be killed.
     """
     os.environ["SSWP_RUNS"] = str(folder)
-    runs.CHECKPOINT_SECONDS = -1.0
+    carrying_out.CHECKPOINT_SECONDS = -1.0
     Line.update = lambda *args: ready.set()
     runs.search(config, device="cpu", quiet=True)
     ready.set()
@@ -127,7 +127,7 @@ def stop_at(monkeypatch, loop: type, count: int, error: type[BaseException] = St
 
 def interrupted(monkeypatch, config: Config, count: int) -> Path:
     """Leave a search after `count` steps, a checkpoint after each; return its folder of checkpoints."""
-    monkeypatch.setattr(runs, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(carrying_out, "CHECKPOINT_SECONDS", -1.0)
     with monkeypatch.context() as patched:
         stop_at(patched, Search, count)
         with suppress(Stop):

@@ -8,12 +8,15 @@ import time
 from collections.abc import Callable
 from functools import cache
 
+import torch
+
 from sswp_lib.config import Config
 from sswp_lib.learn.data import load
 from sswp_lib.learn.loop import Loop
+from sswp_lib.learn.recipes import PRETRAINED, pretraining
 from sswp_lib.learn.search import Search
 from sswp_lib.learn.train import Training
-from sswp_lib.paper import studies, tables
+from sswp_lib.paper import setups, studies, tables
 from sswp_lib.paper.studies import Job
 from sswp_lib.presets import load_config
 from sswp_lib.runs import runs
@@ -29,24 +32,27 @@ def plan(number: str, preset: str, data: str | None, seeds: int | None) -> list[
     """Return the runs that the notebook of that number asks for with its own parameters, where they can be told
     beforehand.
     """
-    config, study, part = (load_config(preset, data, study=name) for name in (None, "ablations", "fractions"))
-    many, few = seeds or 8, seeds or 3
-    at_ten = studies.rates_at(config, part, 0.1, few, (0.025, 0.1, 0.2), studies.STARTS) if number == "04" else []
-    everything_else = studies.DROPOUT | studies.epoch_arms(study) | studies.batch_arms(study) | studies.OBJECTIVES
-    everything_else |= studies.gain_arms(study)
+    config = load_config(preset, data)
+    study, few, part = (load_config(preset, data, study=name) for name in ("ablations", "few_labels", "fractions"))
+    many = seeds or setups.number_of_seeds(preset, "few_labels")
+    n = seeds or setups.number_of_seeds(preset, "ablations")
+    bare = few.changed(**studies.AUGMENTED["none"])
+    at_ten = studies.rates_at(config, part, 0.1, many, inits=studies.STARTS) if number == "04" else []
+    others = studies.DROPOUT | studies.epoch_arms(study) | studies.batch_arms(study) | studies.OBJECTIVES
+    others |= studies.gain_arms(study)
     arms: dict[str, Callable[[], list[Job]]] = {
-        "01": lambda: [Job({}, config), *studies.few_labels(config, many)],
-        "02": lambda: studies.benchmark(study, few),
-        "03": lambda: studies.ablation(study, studies.pruning_arms(study) | studies.RATIOS | studies.EDGES, few),
+        "01": lambda: [*studies.few_labels(config, few, many), *studies.few_labels(config, bare, many)],
+        "02": lambda: studies.benchmark(study, n),
+        "03": lambda: studies.ablation(study, studies.pruning_arms(study) | studies.RATIOS | studies.EDGES, n),
         "04": lambda: [
-            *studies.few_labels(config, few, inits=studies.STARTS), *at_ten,
-            *studies.fractions_at(config, part, _best_rates(at_ten), studies.FRACTIONS, few),
+            *studies.few_labels(config, few, many, inits=("random", "simclr", "concomitant")), *at_ten,
+            *studies.fractions_at(config, part, _best_rates(at_ten), studies.FRACTIONS, many),
         ],
-        "05": lambda: studies.rates_at(config, part, 0.5, few),
+        "05": lambda: studies.rates_at(config, part, 0.5, many),
         "06": lambda: [Job({}, config)],
         "07": lambda: [
-            *studies.ablation(study, everything_else, few),
-            *studies.transfer(study, few, *studies.data_sets(study, None)), *studies.probes(study, few),
+            *studies.ablation(study, others, n),
+            *studies.transfer(study, n, *studies.data_sets(study, None)), *studies.probes(study, n),
         ],
     }  # fmt: skip
     return arms[number]() if number in arms else []
@@ -56,8 +62,9 @@ def _best_rates(jobs: list[Job]) -> dict[str, float]:
     """Return each start's learning rate as notebook 04 chooses it; any, where its runs are not all there, for only
     their number counts then.
     """
-    source = runs.finished(jobs[0].source) if jobs else None  # one search for all
-    found = [runs.finished(job.config, source) for job in jobs] if source else [None]
+    sources = {job.labels["search"]: runs.finished(job.source) for job in jobs}
+    whole = jobs and None not in sources.values()
+    found = [runs.finished(job.config, sources[job.labels["search"]]) for job in jobs] if whole else [None]
     if None in found:
         return dict.fromkeys(studies.STARTS, 0.1)
     return tables.best_lr(tables.trainings(Done(job.labels, record) for job, record in zip(jobs, found, strict=True)))
@@ -83,9 +90,9 @@ def _cost(job: Job, counted: set) -> float:
     counted.add(key)
     if not isinstance(source, Config) and runs.finished(job.config, source) is not None:
         return total
-    if source is not None and job.config.train.init == "simclr":
+    if source is not None and job.config.train.init in PRETRAINED:
         seed = job.source.seed if isinstance(job.source, Config) else job.config.seed
-        total += _cost(Job({}, runs.pretraining(job.config, seed), job.source), counted)
+        total += _cost(Job({}, pretraining(job.config, seed), job.source), counted)
     return total + RUN + _steps(job) * _step_seconds(_plain(job), source is not None)
 
 
@@ -124,7 +131,14 @@ def _step_seconds(config: Config, training: bool) -> float:
     )
     steps = loop.advance()
     next(steps)
-    started = time.monotonic()
+    started = _now(device)
     for _ in range(STEPS):
         next(steps)
-    return (time.monotonic() - started) / STEPS
+    return (_now(device) - started) / STEPS
+
+
+def _now(device: str) -> float:
+    """Return the time when all that was asked of the device is done."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    return time.monotonic()

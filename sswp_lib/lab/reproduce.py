@@ -1,9 +1,9 @@
 """Runs the notebooks by papermill, each in a process of its own, and leaves them with their figures and a report in
-figures/<preset>/.
+figures/own/<preset and what differs>/.
 
 Some run at once, the longest first. One that fails or hangs does not keep the others from running: a process whose
-heartbeat file
-(see `progress.Line`) and executed notebook no longer change is stopped, with its kernel.
+heartbeat file (see `progress.Line`) and executed notebook no longer change is stopped, with its kernel. The kernel is
+this interpreter, whatever kernels are installed.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ import torch
 
 from sswp_lib.config import InputError, home, suggest
 from sswp_lib.lab import estimate
-from sswp_lib.paper.tables import figures_folder
+from sswp_lib.paper.output import Output
+from sswp_lib.paper.setups import output_of
 from sswp_lib.presets import load_config
 from sswp_lib.runs import files
 from sswp_lib.runs.progress import duration
 from sswp_lib.runs.records import root
 from sswp_lib.show import report
 
-SEEDS = {"smoke": 2, "cifar": 2}  # of each comparison; other presets: the notebooks' own default
 HANG_AFTER = 20.0  # minutes without a sign of life
 OVERHEAD = 10.0  # seconds that a notebook takes beside its runs: starts of papermill and kernel, imports, figures
 POLL = 0.5  # seconds from one look at the processes to the next
@@ -78,7 +78,7 @@ def reproduce(
         hang_after: minutes without a sign of life after which a notebook is stopped.
     """
     load_config(preset, data)  # refuses an unknown preset or data set before anything starts
-    paths = chosen(only, start)
+    paths, output = chosen(only, start), output_of(preset, data, seeds)
     with torch_threads(threads(jobs or default_jobs())):  # steps are measured as they will run
         seconds = remaining(paths, preset, data, seeds)
     jobs = min(
@@ -86,20 +86,19 @@ def reproduce(
     )  # with nothing to compute, starts wait for files and each other
     print(f"about {duration(expected(seconds, jobs))} on {jobs} process{'es' if jobs > 1 else ''}", flush=True)
     order = sorted(paths, key=lambda path: -seconds.get(path.stem, 0.0))
-    failed = run(order, preset, parameters(preset, data, seeds), jobs, 60 * hang_after)
+    failed = run(order, output, parameters(preset, data, seeds), jobs, 60 * hang_after)
     if failed:
         print(f"{len(failed)} of {len(paths)} notebooks failed:")
         for name in sorted(failed):
             print(f"  {name}: {failed[name]} (log: {log_of(name)})")
-    print(f"figures and executed notebooks: {figures_folder(preset)}")
-    if report.executed(preset):
-        print(f"report: {report.build(preset)}", flush=True)
+    print(f"figures and executed notebooks: {output.folder}")
+    if report.executed(output):
+        print(f"report: {report.build(output)}", flush=True)
     return sorted(failed)
 
 
 def parameters(preset: str, data: str | None, seeds: int | None) -> dict[str, str]:
     """Return what the notebooks' parameter cells are given; the rest keeps the notebooks' own values."""
-    seeds = seeds or SEEDS.get(preset)
     given = {"preset": preset, "data": data, "seeds": seeds}
     return {name: str(value) for name, value in given.items() if value is not None}
 
@@ -134,7 +133,7 @@ def torch_threads(count: int) -> Iterator[None]:
 
 def remaining(paths: list[Path], preset: str, data: str | None, seeds: int | None) -> dict[str, float]:
     """Return for each notebook's name the seconds of one processor that its unfinished runs will take."""
-    return estimate.seconds(preset, data, seeds or SEEDS.get(preset), [path.stem for path in paths])
+    return estimate.seconds(preset, data, seeds, [path.stem for path in paths])
 
 
 def expected(seconds: dict[str, float], jobs: int) -> float:
@@ -209,22 +208,37 @@ def command(source: Path, target: Path, given: dict[str, str]) -> list[str]:
     ]
 
 
-def execute(source: Path, target: Path, given: dict[str, str], heartbeat: Path, threads: int) -> Execution:
-    """Start one notebook in a process of its own; the executed copy is written as it goes on."""
+def execute(source: Path, output: Output, given: dict[str, str], place: Path, threads: int) -> Execution:
+    """Start one notebook in a process of its own; the executed copy is written as it goes on.
+
+    Args:
+        place: a temporary folder, for the heartbeat and for the kernel.
+    """
+    target, heartbeat, used = output.folder / source.name, place / source.stem, report.runs_of(output, source.stem)
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "SSWP_HEARTBEAT": str(heartbeat)}
-    target.unlink(missing_ok=True)  # or an earlier one's errors could be taken for this one's
+    environment |= {"SSWP_USED": str(used), "JUPYTER_PATH": own_kernel(place, os.environ.get("JUPYTER_PATH"))}
+    for earlier in (target, used):  # or an earlier one's errors and runs could be taken for this one's
+        earlier.unlink(missing_ok=True)
     log = log_of(source.stem)
     files.write(log, b"", durable=False)
-    with open(log, "ab") as output:
+    with open(log, "ab") as said:
         process = subprocess.Popen(
-            command(source, target, given), cwd=home(), env=environment, stdin=subprocess.DEVNULL, stdout=output,
-            stderr=output, start_new_session=True,
+            command(source, target, given), cwd=home(), env=environment, stdin=subprocess.DEVNULL, stdout=said,
+            stderr=said, start_new_session=True,
         )  # fmt: skip
     now = time.monotonic()
     return Execution(source.stem, target, heartbeat, process, now, now)
 
 
-def run(order: list[Path], preset: str, given: dict[str, str], jobs: int, hang_after: float) -> dict[str, str]:
+def own_kernel(place: Path, others: str | None) -> str:
+    """Write a kernel "python3" that is this interpreter; returns a JUPYTER_PATH on which it comes first."""
+    words = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    plain = {"argv": words, "display_name": "Python 3 (ipykernel)", "language": "python"}
+    files.write_json(place / "jupyter" / "kernels" / "python3" / "kernel.json", plain)
+    return os.pathsep.join(filter(None, [str(place / "jupyter"), others]))
+
+
+def run(order: list[Path], output: Output, given: dict[str, str], jobs: int, hang_after: float) -> dict[str, str]:
     """Execute notebooks, `jobs` at once; returns {name: why} of those that failed. However it ends, no process is left
     behind.
 
@@ -232,21 +246,13 @@ def run(order: list[Path], preset: str, given: dict[str, str], jobs: int, hang_a
         hang_after: seconds.
     """
     waiting, running, failed = list(order), [], {}
-    with tempfile.TemporaryDirectory(prefix="sswp-") as beats, stopped_by_signals():
+    with tempfile.TemporaryDirectory(prefix="sswp-") as place, stopped_by_signals():
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
                     source = waiting.pop(0)
-                    say(f"{source.stem}: started (preset {preset})")
-                    running.append(
-                        execute(
-                            source,
-                            figures_folder(preset) / source.name,
-                            given,
-                            Path(beats) / source.stem,
-                            threads(jobs),
-                        )
-                    )
+                    say(f"{source.stem}: started (preset {output.label})")
+                    running.append(execute(source, output, given, Path(place), threads(jobs)))
                 time.sleep(POLL)
                 for execution in list(running):
                     if ended(execution, hang_after, failed):

@@ -21,10 +21,10 @@ def _exact(ratio: float) -> Fraction:
 
 def phase(epoch: int, config: Search) -> str:
     """Return the phase of an epoch (from 0): "warm-up", "bi-level" or "pruning"."""
-    first, second = (_exact(r) * config.epochs for r in config.ratios[:2])
-    if epoch < first:
+    learning, pruning = config.boundaries()
+    if epoch < learning:
         return PHASES[0]
-    return PHASES[1] if config.prune == "none" or epoch < floor(first + second) else PHASES[2]
+    return PHASES[1] if epoch < pruning else PHASES[2]
 
 
 def phase_lengths(config: Search) -> dict[str, int]:

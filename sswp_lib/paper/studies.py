@@ -2,10 +2,9 @@
 and timed.
 
 Paper: section 4 and appendix B. A comparison's searches and trainings differ from the study's configuration only in
-what their
-labels say. Every architecture is judged as the paper does, by training it from scratch, and beside that by fine-tuning
-it from
-its concomitant weights; both on the same labels, by the same recipe, paired by seed.
+what their labels say. Every architecture is judged as the paper does, by training it from scratch, and beside that by
+fine-tuning it from its concomitant weights; both on the same labels, by the same recipe, paired by seed. What is
+repeated is the search: fine-tunings of section 4.4 are of several searches too, and their labels name which.
 """
 
 from __future__ import annotations
@@ -13,19 +12,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 
-from sswp_lib.config import Config, InputError, parse_settings
+from sswp_lib.config import Config, InputError
 from sswp_lib.learn.data import generator, load
-from sswp_lib.learn.phases import phase_lengths
 from sswp_lib.paper.tables import INITS
-from sswp_lib.presets import DATA_DEFAULTS, load_config
+from sswp_lib.presets import DATA_DEFAULTS
 from sswp_lib.runs import runs
-from sswp_lib.runs.records import Done
+from sswp_lib.runs.records import Done, Record
 from sswp_lib.space import CANDIDATES, Genotype, derive
 from sswp_lib.space import EDGES as CELL_EDGES
 
@@ -33,13 +29,15 @@ Settings = dict[str, Any]
 STARTS = tuple(INITS)
 FRACTIONS = (0.1, 0.3, 0.5, 0.7, 0.9)  # Figure 5
 LEARNING_RATES = (0.01, 0.025, 0.1, 0.2, 0.5)  # Table 4a
-FEW_LABEL_RATES = (0.01, 0.03, 0.1)  # ours
+FEW_LABEL_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)  # ours; two decades, for starts that want very different ones
+REPEATS = 2  # fine-tunings of each search at few labels, each on other labelled images; ours
 PUBLISHED = {
     "DARTS_V1": "DARTS (1st order)",
     "DARTS_V2": "DARTS (2nd order)",
     "PDARTS": "P-DARTS",
     "PC_DARTS_CIFAR": "PC-DARTS",
 }  # name here: row of Table 1
+AUGMENTED = {"as the preset says": {}, "none": {"train.shift": 0, "train.cutout": 0, "data.views.flip": False}}
 
 
 @dataclass(frozen=True)
@@ -59,67 +57,61 @@ def carry_out(jobs: Iterable[Job], device: str | None = None) -> list[Done]:
     done = []
     for job in jobs:
         if job.source is None:
-            record = search(job.config)
-        else:
-            source = search(job.source) if isinstance(job.source, Config) else job.source
-            record = runs.train(job.config, source, device=device, quiet=True)
-        done.append(Done(job.labels, record))
+            done.append(Done(job.labels, search(job.config)))
+            continue
+        source = search(job.source) if isinstance(job.source, Config) else job.source
+        labels = job.labels | ({"search run": source.name} if isinstance(source, Record) else {})
+        done.append(Done(labels, runs.train(job.config, source, device=device, quiet=True)))
     return done
+
+
+def fine_tuning(config: Config, study: Config, search: int, repeat: int, count: int, **labels: Any) -> Job:
+    """Fine-tune what the search `config` with seed `search` found, by the study's recipe, on other labelled images in
+    each repeat.
+
+    Args:
+        count: how many searches there are; seeds of fine-tunings go on from theirs.
+        labels: what else the job is called; "init", "lr" and "fraction" are settings as well.
+    """
+    seed = search + repeat * count
+    changes = {"train.init": labels["init"], "train.lr": labels["lr"], "seed": seed}
+    if "fraction" in labels:
+        changes |= {"train.labels": labels["fraction"], "train.labels_per_class": None}
+    return Job({**labels, "search": search, "seed": seed}, study.changed(**changes), config.changed(seed=search))
 
 
 def few_labels(
     config: Config,
-    seeds: int,
+    study: Config,
+    searches: int,
     rates: Sequence[float] = FEW_LABEL_RATES,
     inits: Sequence[str] = ("random", "concomitant"),
+    repeats: int = REPEATS,
 ) -> list[Job]:
-    """Section 4.4: fine-tune what one search found, by initialisation, learning rate and seed."""
-    every = [(init, lr, seed) for init in inits for lr in rates for seed in range(seeds)]
-    return [
-        Job({"init": i, "lr": lr, "seed": s}, config.changed(**{"train.init": i, "train.lr": lr, "seed": s}), config)
-        for i, lr, s in every
-    ]
-
-
-def labelled(config: Config, study: Config, fraction: float, init: str, lr: float, seed: int) -> Job:
-    """Fine-tune what the search `config` found on a fraction of the labels, by the study's recipe."""
-    training = {
-        name: getattr(study.train, name)
-        for name in ("epochs", "batch_size", "cutout", "shift", "drop_path", "auxiliary")
-    }
-    changes = {
-        f"train.{name}": value
-        for name, value in {**training, "labels": fraction, "labels_per_class": None, "init": init, "lr": lr}.items()
-    }
-    return Job(
-        {"init": init, "fraction": fraction, "lr": lr, "seed": seed}, config.changed(**changes, seed=seed), config
-    )
+    """Section 4.4: fine-tune what several searches found, by initialisation and learning rate."""
+    each = [(init, lr, s, r) for init in inits for lr in rates for s in range(searches) for r in range(repeats)]
+    return [fine_tuning(config, study, s, r, searches, init=init, lr=lr) for init, lr, s, r in each]
 
 
 def rates_at(
     config: Config,
     study: Config,
     fraction: float,
-    seeds: int,
+    searches: int,
     rates: Sequence[float] = LEARNING_RATES,
     inits: Sequence[str] = ("simclr", "concomitant"),
 ) -> list[Job]:
     """Table 4a: learning rates of fine-tuning at one labelled fraction."""
-    return [
-        labelled(config, study, fraction, init, lr, seed) for init in inits for lr in rates for seed in range(seeds)
-    ]
+    each = [(init, lr, s) for init in inits for lr in rates for s in range(searches)]
+    return [fine_tuning(config, study, s, 0, searches, init=i, lr=lr, fraction=fraction) for i, lr, s in each]
 
 
 def fractions_at(
-    config: Config, study: Config, best: dict[str, float], fractions: Sequence[float], seeds: int
+    config: Config, study: Config, best: dict[str, float], fractions: Sequence[float], searches: int
 ) -> list[Job]:
     """Figure 5: labelled fractions, each initialisation at its own learning rate `best`."""
-    return [
-        labelled(config, study, fraction, init, lr, seed)
-        for init, lr in best.items()
-        for fraction in fractions
-        for seed in range(seeds)
-    ]
+    each = [(init, lr, f, s) for init, lr in best.items() for f in fractions for s in range(searches)]
+    return [fine_tuning(config, study, s, 0, searches, init=init, lr=lr, fraction=f) for init, lr, f, s in each]
 
 
 def from_scratch(study: Config, arm: str, source: Config | Genotype, seed: int) -> Job:
@@ -165,7 +157,9 @@ def benchmark(study: Config, seeds: int) -> list[Job]:
     """
     jobs, cells = [], study.model.num_cells
     for seed in range(seeds):
-        jobs.append(from_scratch(study, "SSWP-NAS (here)", study.changed(seed=seed), seed))
+        searched = study.changed(seed=seed)
+        jobs.append(Job({"arm": "SSWP-NAS (here)", "what": "search", "seed": seed}, searched))
+        jobs.append(from_scratch(study, "SSWP-NAS (here)", searched, seed))
         jobs.append(from_scratch(study, "random genotypes", random_genotype(cells, seed), seed))
         jobs += [from_scratch(study, name, Genotype.published(name, cells), seed) for name in PUBLISHED]
     return jobs
@@ -220,8 +214,14 @@ def gain_arms(study: Config) -> dict[str, Settings]:
 
 
 def transfer(study: Config, seeds: int, search_on: Settings, train_on: Settings) -> list[Job]:
-    """Table 3d: search on data set A or on B, train from scratch on B."""
-    jobs = []
+    """Table 3d: search on data set A or on B, train from scratch on B.
+
+    The search on A has as many epochs more or fewer as it takes for equally many steps (the paper: 600 epochs on
+    CIFAR-10 against 300 on ImageNet-tiny, which is twice as large).
+    """
+    jobs, epochs = [], study.search.epochs
+    larger = len(load(study.changed(**train_on).data).train) / len(load(study.changed(**search_on).data).train)
+    search_on = {**search_on, "search.epochs": max(round(epochs * larger), 1)}
     for arm, data in (("transfer", search_on), ("proxy-free", train_on)):
         for seed in range(seeds):
             searched = study.changed(**data, seed=seed)
@@ -251,13 +251,6 @@ def data_sets(config: Config, other: str | None) -> tuple[Settings, Settings]:
     return {"data.classes": classes[:half]}, {"data.classes": classes[half:]}
 
 
-def data_words(config: Config) -> str:
-    """Return how a caption calls a configuration's data set."""
-    name = config.data.name.removeprefix("folder:")
-    whole = name if name == config.data.name else f"the folder {Path(name).name}"
-    return whole if config.data.classes is None else f"the classes {', '.join(config.data.classes)} of {whole}"
-
-
 def probes(study: Config, seeds: int, lr: float = 0.1) -> list[Job]:
     """Table 6: pre-train what a supervised and a self-supervised search found with SimCLR, then learn the classifier
     alone.
@@ -271,67 +264,3 @@ def probes(study: Config, seeds: int, lr: float = 0.1) -> list[Job]:
         for arm, settings in arms.items()
         for s in range(seeds)
     ]
-
-
-def configured(
-    preset: str, data: str | None, seeds: int, settings: Sequence[str] = (), study: str = "ablations"
-) -> tuple[Config, Config]:
-    """Return a notebook's configuration and that of its comparisons, of which `study` says the kind (see
-    `config.STUDIES`).
-
-    Raises:
-        InputError: whatever is wrong with a notebook's parameters, before anything is computed.
-    """
-    if not isinstance(seeds, int) or seeds < 1:
-        raise InputError(f"seeds is {seeds!r}; expected a whole number above 0 (2 or more give an interval)")
-    given = parse_settings(settings)
-    config = load_config(preset, data, settings=given)
-    load(config.data)  # a missing folder is said here
-    return config, load_config(preset, data, settings=given, study=study)
-
-
-def described(config: Config, seeds: int, preset: str, device: str) -> pd.DataFrame:
-    """Return one line that says what a notebook is about to do, and where."""
-    model, search = config.model, config.search
-    row = {
-        "data": config.data.name,
-        "pixels": config.data.image_size,
-        "C": model.init_channels,
-        "L": model.num_cells,
-        "search epochs": search.epochs,
-        "seeds": seeds,
-        "preset": preset,
-        "device": device,
-    }
-    return pd.DataFrame([row])
-
-
-def changes(data: str | None, settings: Sequence[str]) -> str:
-    """Return what every caption says of a notebook's parameters where they are not the preset's; empty where they
-    are.
-    """
-    said = ["other data"] * (data is not None) + [f"{len(settings)} settings changed"] * bool(settings)
-    return f"with {' and '.join(said)}" if said else ""
-
-
-def size(config: Config) -> str:
-    """Return the words of a caption that say what was searched, and for how long."""
-    model = config.model
-    return (
-        f"{data_words(config)}, {config.data.image_size} pixels, C={model.init_channels}, L={model.num_cells}, "
-        f"{config.search.epochs} search epochs"
-    )
-
-
-def recipe(study: Config, frame: pd.DataFrame) -> str:
-    """Return the words of a caption that say what was searched, what networks were trained on, and how long."""
-    return (
-        f"{size(study)}; {int(frame['labels'].median())} labels, {study.train.epochs} epochs, learning rate "
-        f"{study.train.lr:g}"
-    )
-
-
-def phase_words(study: Config, arms: dict[str, Settings]) -> str:
-    """Return the words of a caption that say how many epochs each arm's phases have."""
-    lengths = {name: phase_lengths(study.changed(**settings).search).values() for name, settings in arms.items()}
-    return ", ".join(f"{name} {' + '.join(str(n) for n in epochs)}" for name, epochs in lengths.items())

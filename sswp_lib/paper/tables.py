@@ -6,17 +6,22 @@ Every table carries: paper | measured mean ± sd (n seeds) | preset.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from sswp_lib.config import home
 from sswp_lib.paper.claims import Effect
+from sswp_lib.paper.output import Output
 from sswp_lib.runs.records import Done, Record
 
-INITS = {"random": "random", "simclr": "SimCLR pre-trained", "concomitant": "concomitant"}
+INITS = {
+    "random": "random",
+    "simclr": "SimCLR pre-trained",
+    "simclr_matched": "SimCLR, matched steps and images",
+    "concomitant": "concomitant",
+}
 
 
 def inits(found: Iterable[str]) -> list[str]:
@@ -24,29 +29,34 @@ def inits(found: Iterable[str]) -> list[str]:
     return [init for init in INITS if init in set(found)]
 
 
-def figures_folder(preset: str) -> Path:
-    """Return (and make) the folder of a preset's figures and tables."""
-    folder = home() / "figures" / preset
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def save(table: pd.DataFrame, name: str, preset: str, caption: str = "") -> pd.DataFrame:
+def save(table: pd.DataFrame, name: str, output: Output, caption: str = "") -> pd.DataFrame:
     """Write a table as csv, markdown and LaTeX beside the figures, the caption above it; returns it."""
-    path = figures_folder(preset) / name
+    path, title = output.folder / name, f"{caption or name}. Preset {output.label}"
     table.to_csv(path.with_suffix(".csv"), index=False)
-    shown = table.astype(object).where(table.notna(), "")
-    path.with_suffix(".md").write_text(f"**{caption or name}**\n\n{shown.to_markdown(index=False)}\n")
+    shown = _shown(table)
+    shown = shown.astype(object).where(shown.notna(), "")
+    path.with_suffix(".md").write_text(f"**{title}**\n\n{shown.to_markdown(index=False)}\n")
     latex = shown.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
-    path.with_suffix(".tex").write_text(latex.to_latex(caption=(caption or name).replace("%", r"\%"), hrules=True))
+    path.with_suffix(".tex").write_text(latex.to_latex(caption=escaped(title), hrules=True))
     return table
+
+
+def escaped(text: str) -> str:
+    """Return text as LaTeX takes it."""
+    return re.sub(r"([%&_#$])", r"\\\1", text)
+
+
+def _shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table without the columns that are for other tables to be made from (see `claims.ledger`)."""
+    return table.drop(columns=table.attrs.get("not shown", []))
 
 
 def styled(table: pd.DataFrame, caption: str = ""):
     """Return the table as a notebook shows it: without index, numbers to two places, the caption above."""
     return (
-        table.style.hide(axis="index")
-        .format(precision=2, na_rep="")
+        _shown(table)
+        .style.hide(axis="index")
+        .format({"p": "{:.3g}"}, precision=2, na_rep="")
         .set_caption(caption or table.attrs.get("caption", ""))
     )
 
@@ -108,45 +118,48 @@ def memory(measured: Record) -> pd.DataFrame:
 
 
 def trainings(done: Iterable[Done]) -> pd.DataFrame:
-    """Return one row a training: its labels, validation and test accuracy in percent, how many labels it had."""
+    """Return one row a training: its labels, validation and test accuracy in percent, how many labels it had, and how
+    many held-out ones its learning rate may have been chosen on.
+    """
     rows = []
     for job in done:
         result = job.record.result
+        row = {**job.labels, "labels": result["trained_on"], "validation labels": result["validated_on"]}
         held_out = {"validation": result["validation"]["top1"]} if "validation" in result else {}
-        rows.append(
-            {
-                **job.labels,
-                "labels": result["trained_on"],
-                **held_out,
-                "test": result["test"]["top1"],
-                "run": job.record.name,
-            }
-        )
+        rows.append({**row, **held_out, "test": result["test"]["top1"], "run": job.record.name})
     return pd.DataFrame(rows)
 
 
 def by_arm(done: Iterable[Done]) -> pd.DataFrame:
-    """Return one row for each arm and seed of an ablation: what its search found, and test accuracy from scratch and
-    fine-tuned, in percent.
+    """Return one row for each arm and seed of an ablation: what its search found, how far alpha had come, and test
+    accuracy from scratch and fine-tuned, in percent.
     """
     rows: dict[tuple, dict[str, Any]] = {}
     for job in done:
-        row = rows.setdefault(
-            (job.labels["arm"], job.labels["seed"]), {"arm": job.labels["arm"], "seed": job.labels["seed"]}
-        )
-        result, what = job.record.result, job.labels["what"]
+        arm, seed, what = (job.labels[name] for name in ("arm", "seed", "what"))
+        row, record = rows.setdefault((arm, seed), {"arm": arm, "seed": seed}), job.record
+        row[f"{what} run"] = record.name
         if what == "search":
-            supernet, exported = 100 * result["supernet"]["accuracy"], 100 * result["exported"]["accuracy"]
-            row |= {
-                "supernet": supernet,
-                "exported": exported,
-                "gap": supernet - exported,
-                "skips": 100 * result["skip_share"],
-                "hours": job.record.provenance["seconds"] / 3600,
-            }
+            row |= _searched(record)
         else:
+            result = record.result
             row |= {what: result["test"]["top1"], "parameters": result["parameters"], "labels": result["trained_on"]}
     return pd.DataFrame(rows.values())
+
+
+def _searched(record: Record) -> dict[str, Any]:
+    result, labelled = record.result, record.config["search"]["objective"] == "supervised"
+    supernet, exported = (100 * result[name]["accuracy"] for name in ("supernet", "exported"))
+    return {
+        "supernet": supernet,
+        "exported": exported,
+        "gap": supernet - exported,
+        "skips": 100 * result["skip_share"],
+        "changed by caps": result["changed_by_caps"],
+        "largest": result["alpha"]["largest"],
+        "entropy": result["alpha"]["entropy"],
+        "searched labels": result["images"] if labelled else 0,
+    }
 
 
 def arms(
@@ -156,7 +169,12 @@ def arms(
     reported: dict[str, float] | None = None,
     columns: Sequence[str] = ("scratch", "fine-tuned"),
 ) -> pd.DataFrame:
-    """Return one row an arm: the paper's test error beside those measured, mean ± sd (n seeds), in percent."""
+    """Return one row an arm: the paper's test error beside those measured, mean ± sd (n seeds), in percent.
+
+    Where the arms are searches, how far alpha had come stands beside them (entropy as a share of the greatest: at 1 an
+    architecture is drawn by lot), and how many labels the search had seen: the weights that fine-tuning starts from
+    have seen them too.
+    """
     rows = []
     for arm in order:
         found = frame[frame["arm"] == arm]
@@ -164,8 +182,13 @@ def arms(
         if reported is not None:
             row["paper, test error (%)"] = reported.get(arm)
         row |= {f"here, test error, {column} (%)": spread(100 - found[column].dropna()) for column in columns}
-        if "skips" in found:
-            row |= {"skips (%)": spread(found["skips"])}
+        if "skips" in found and found["skips"].notna().any():  # where the arm is a search
+            row |= {
+                "skips (%)": spread(found["skips"]),
+                "largest probability of alpha": round(found["largest"].max(), 3),
+                "entropy of alpha": round(found["entropy"].mean(), 3),
+                "labels that the search saw": int(found["searched labels"].iloc[0]),
+            }
         rows.append({**row, "parameters (k)": round(found["parameters"].mean() / 1e3, 1), "preset": preset})
     return pd.DataFrame(rows)
 
@@ -203,7 +226,8 @@ def relative_gains(gains: dict[str, Effect], reported: dict[str, float], preset:
 
 def gaps(frame: pd.DataFrame, order: Sequence[str], preset: str) -> pd.DataFrame:
     """Return, for each arm, the contrastive accuracy of supernet and exported network, and the gap between them."""
-    means = frame.groupby("arm")[["supernet", "exported"]].mean().round(2).loc[list(order)].reset_index()
+    columns = ["supernet", "exported", "changed by caps"]
+    means = frame.groupby("arm")[columns].mean().round(2).loc[list(order)].reset_index()
     return means.assign(
         **{"gap (points)": [spread(frame[frame["arm"] == arm]["gap"]) for arm in order], "preset": preset}
     )
@@ -307,15 +331,25 @@ def spread(values: pd.Series) -> str:
     )
 
 
-def by_init(best: pd.DataFrame, preset: str) -> pd.DataFrame:
-    """Return test accuracy by initialisation, beside what the paper says of it (it gives Figure 5 as a picture, without
-    numbers).
+def by_start(best: dict[str, pd.DataFrame], preset: str) -> pd.DataFrame:
+    """Return test accuracy by augmentation of the training and by initialisation, beside what the paper says of it (it
+    gives Figure 5 as a picture, without numbers).
+
+    Args:
+        best: {augmentation: runs at each initialisation's best learning rate}.
     """
     rows = []
-    for init, group in best.groupby("init", sort=False):
-        rows.append({
-            "initialisation": INITS[init], "learning rate": group.lr.iloc[0], "labels": group.labels.iloc[0],
-            "paper": {"concomitant": "higher (Fig. 5)", "random": "lower (Fig. 5)"}.get(init, "between (Fig. 5)"),
-            "test accuracy (%), mean ± sd (n seeds)": spread(group.test), "preset": preset,
-        })  # fmt: skip
+    for augmentation, runs in best.items():
+        for init, group in runs.groupby("init", sort=False):
+            row = {
+                "augmentation": augmentation,
+                "initialisation": INITS[init],
+                "learning rate": group["lr"].iloc[0],
+                "labels": group["labels"].iloc[0],
+                "paper": {"concomitant": "higher (Fig. 5)", "random": "lower (Fig. 5)"}.get(init, "between (Fig. 5)"),
+                "test accuracy (%), mean ± sd (n fine-tunings)": spread(group["test"]),
+                "searches": group["search"].nunique(),
+                "preset": preset,
+            }
+            rows.append(row)
     return pd.DataFrame(rows)

@@ -1,10 +1,12 @@
 """The record of a finished run: plain JSON, read back as data.
 
-Figures, tables and claims are made from records alone.
+Figures, tables and claims are made from records alone. A record's file bears the checksum of its own content, so that
+no number in it can be changed without its being seen.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -19,9 +21,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
+from sswp_lib import __version__
 from sswp_lib.config import InputError, home, one_line, suggest
 from sswp_lib.runs import files
 from sswp_lib.space import Genotype
+
+FORMAT = 2  # part of every name; raised when the code comes to other results than before (tests/golden.py)
+CHECKSUM = "record_sha256"  # of everything else in a record's file
 
 
 class Record(BaseModel):
@@ -31,6 +37,7 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     name: str
+    format: int = FORMAT
     kind: str
     config: dict[str, Any]
     seed: int
@@ -70,17 +77,45 @@ def root() -> Path:
     return Path(os.environ.get("SSWP_RUNS") or home() / "runs")
 
 
+def write(folder: Path, record: Record) -> None:
+    """Write a finished run's record into its folder."""
+    plain = record.model_dump(mode="json")
+    files.write_json(folder / "record.json", plain | {CHECKSUM: _checksum(plain)})
+
+
 def read(path: Path) -> Record:
     """Return a finished run's record; InputError names the file and what is wrong in it."""
+    plain = files.read_json(path)
+    stated = plain.pop(CHECKSUM, None) if isinstance(plain, dict) else None
     try:
-        return Record.model_validate(files.read_json(path))
+        record = Record.model_validate(plain)
     except ValidationError as error:
         raise InputError(f"{str(path)!r} is not a record: {one_line(error)}; remove it to have it made anew") from None
+    if stated != _checksum(plain):
+        wrong = "has no checksum: an earlier release made it" if stated is None else "was changed after it was made"
+        raise InputError(f"{str(path)!r} {wrong}; remove it to have it made anew")
+    return record
+
+
+def _checksum(plain: dict[str, Any]) -> str:
+    """Return the SHA-256 of a record's plain data in canonical JSON."""
+    return files.checksum(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode())
 
 
 def everything() -> list[Record]:
-    """Return all finished runs, by name."""
-    return [read(path) for path in sorted(root().glob("*/record.json"))]
+    """Return all finished runs whose records can be read, by name."""
+    return survey()[0]
+
+
+def survey() -> tuple[list[Record], dict[str, str]]:
+    """Return the finished runs, by name; and of those whose record cannot be read, {name: why, and what to do}."""
+    found, damaged = [], {}
+    for path in sorted(root().glob("*/record.json")):
+        try:
+            found.append(read(path))
+        except InputError as error:
+            damaged[path.parent.name] = str(error)
+    return found, damaged
 
 
 def find(name: str) -> Record:
@@ -97,6 +132,34 @@ def find(name: str) -> Record:
     return read(root() / matches[0] / "record.json")
 
 
+def note_use(record: Record) -> None:
+    """Note that this process was given a record: a line in the file that $SSWP_USED names, if it names one."""
+    if os.environ.get("SSWP_USED"):
+        files.append(Path(os.environ["SSWP_USED"]), record.name)
+
+
+def used(path: Path) -> list[str]:
+    """Return the names of the runs in such a file, each once, in order; none where there is no file."""
+    return sorted(set(path.read_text().split())) if path.is_file() else []
+
+
+def differences(record: Record, device: str) -> str:
+    """Return how the making of a record differs from what a run here would be: "sswp 0.9 (here 1.0), cuda (here cpu)";
+    empty where release, torch's minor version and kind of device are the same.
+    """
+    made = record.provenance
+    pairs = (
+        ("sswp ", str(made.get("version")), __version__),
+        ("torch ", _minor(made.get("torch")), _minor(version("torch"))),
+        ("", str(made.get("device")).partition(":")[0], device.partition(":")[0]),
+    )
+    return ", ".join(f"{what}{then} (here {now})" for what, then, now in pairs if then != now)
+
+
+def _minor(text: Any) -> str:
+    return ".".join(str(text).split(".")[:2])
+
+
 def environment(device: str) -> dict[str, Any]:
     """Return versions, device, machine and git commit: what a record says of where it was made."""
     packages = {name: version(name) for name in ("torch", "torchvision", "kornia", "numpy")}
@@ -105,20 +168,30 @@ def environment(device: str) -> dict[str, Any]:
         if device.startswith("cuda")
         else f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
     )
-    try:
-        commit = (
-            subprocess.run(
-                ["git", "rev-parse", "HEAD"], cwd=home(), capture_output=True, text=True, timeout=10
-            ).stdout.strip()
-            or None
-        )
-    except OSError:
-        commit = None
     return {
+        "version": __version__,
         "python": platform.python_version(),
         **packages,
         "device": device,
         "hardware": hardware,
-        "commit": commit,
+        "allow_tf32": {"matmul": torch.backends.cuda.matmul.allow_tf32, "cudnn": torch.backends.cudnn.allow_tf32},
+        "commit": commit(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def commit() -> str | None:
+    """Return the git commit of the project, with "-dirty" behind it where files of the library differ from it; None
+    where there is no repository.
+    """
+    found, changed = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", "sswp_lib")
+    return f"{found}-dirty" if found and changed else found
+
+
+def git(*words: str) -> str | None:
+    """Return what git says in the project's folder; None where it is missing or refuses."""
+    try:
+        said = subprocess.run(["git", *words], cwd=home(), capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return said.stdout.strip() if said.returncode == 0 else None

@@ -1,16 +1,14 @@
 """A run is named by its configuration; cached, locked, resumable, recorded.
 
 `search(config)` returns the finished record if it exists, takes the run up if it was interrupted, else does it; so
-notebooks need no order and share what they ask for. A name is the kind and a digest of what changes the result: not the
-device,
-not the number of threads, not where a folder of images lies. On one machine's CPU an interrupted run ends with the bits
-of an
-uninterrupted one: everything in its record but `provenance`, and its weights.
+notebooks need no order and share what they ask for. A name is the kind and a digest of what changes the result: the
+settings that it uses, the bytes of images and weights; not the device, not the number of threads, not where a folder
+of images lies. On one machine's CPU an interrupted run ends with the bits of an uninterrupted one: everything in its
+record but `provenance`, and its weights.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,20 +19,19 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from sswp_lib.config import Config, InputError, RunError, digest
+from sswp_lib.config import Config, InputError, OneLine, RunError
 from sswp_lib.learn.data import fingerprint, load
 from sswp_lib.learn.footprint import step_memory
+from sswp_lib.learn.found import Found
 from sswp_lib.learn.loop import Loop
+from sswp_lib.learn.recipes import PRETRAINED, pretraining, unused
 from sswp_lib.learn.search import Search
 from sswp_lib.learn.train import Training
 from sswp_lib.runs import files, records
-from sswp_lib.runs.progress import Line, duration
-from sswp_lib.runs.records import Record, environment, everything, find, root
+from sswp_lib.runs.carrying_out import Asked, carry_out, write_record
+from sswp_lib.runs.progress import Line
+from sswp_lib.runs.records import Record, everything, find, root
 from sswp_lib.space import Genotype
-
-FORMAT = 1  # of records; part of every name
-CHECKPOINT_SECONDS = 60.0  # between checkpoints within an epoch; each epoch's end has one anyway
-EPOCH_SECONDS = 1.0  # epochs shorter than this share one
 
 __all__ = [
     "Record",
@@ -43,7 +40,6 @@ __all__ = [
     "find",
     "finished",
     "memory",
-    "pretraining",
     "root",
     "search",
     "started_from",
@@ -55,22 +51,24 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def search(config: Config, device: str | None = None, quiet: bool = False, tensorboard: bool = False) -> Record:
-    """Return the record of a search, doing or finishing it where needed."""
+class Stopped(OneLine, KeyboardInterrupt):
+    """Ctrl-C, or a notebook's stop button, in the middle of a run. The message is one line: where, and how to go on."""
+
+
+def search(
+    config: Config, device: str | None = None, quiet: bool = False, tensorboard: bool = False, fresh: bool = False
+) -> Record:
+    """Return the record of a search, doing or finishing it where needed; where `fresh`, doing it in any case. The
+    earlier record stays until the new one is there.
+    """
     device = device or default_device()
-    return _run(
-        "search",
-        _identity(config, "search"),
-        {},
-        lambda: Search(config, load(config.data, device), device),
-        quiet,
-        tensorboard,
-    )
+    make = lambda line: Search(config, load(config.data, device, line.working), device)  # noqa: E731
+    return _run(Asked("search", _identity(config, "search")), make, device, quiet, tensorboard, fresh)
 
 
 def train(
     config: Config, source: Record | Genotype, weights: Path | None = None, device: str | None = None,
-    quiet: bool = False, tensorboard: bool = False,
+    quiet: bool = False, tensorboard: bool = False, fresh: bool = False,
 ) -> Record:  # fmt: skip
     """Return the record of a training.
 
@@ -78,6 +76,8 @@ def train(
         config: `train.init` says what to start from: "random"; "concomitant", the weights of `source`, a search's
             record, or those of the file `weights`; "simclr", those of a pre-training run, which is done first.
         source: a search's record or a genotype.
+        fresh: do this training in any case; the earlier record stays until the new one is there. Search and
+            pre-training are not done again.
 
     Raises:
         InputError: `weights` given where they would not be used; or whatever is wrong with them, the data or the
@@ -95,15 +95,15 @@ def train(
         start = _start(config, source, partial(train, device=device, quiet=quiet, tensorboard=tensorboard))
     else:
         state = files.read_weights(weights)
-    given = _source(
-        genotype, start.name if start is not None else state and files.checksum(files.weights_bytes(state))[:12]
-    )
 
-    def make() -> Training:
+    def make(line: Line) -> Training:
         loaded = start.weights() if start is not None else state
-        return Training(config, load(config.data, device), genotype, loaded, device)
+        return Training(config, load(config.data, device, line.working), genotype, loaded, device)
 
-    return _run("train", _identity(config, "train"), given, make, quiet, tensorboard)
+    origin = start.name if start is not None else weights and weights.name
+    sha256 = start.weights_sha256 if start is not None else state and files.checksum(files.weights_bytes(state))
+    asked = Asked("train", _identity(config, "train"), _source(genotype, sha256), origin)
+    return _run(asked, make, device, quiet, tensorboard, fresh)
 
 
 def started_from(config: Config, init: str, device: str | None = None) -> Record:
@@ -121,12 +121,13 @@ def started_from(config: Config, init: str, device: str | None = None) -> Record
 def finished(config: Config, source: Record | Genotype | None = None) -> Record | None:
     """Return the record of a search (without `source`) or of a training if it is there already; nothing is computed."""
     if source is None:
-        return _finished(root() / _name("search", _identity(config, "search"), {}))
+        return _finished(Asked("search", _identity(config, "search")).folder)
     start = _start(config, source, finished)
     if start is None and config.train.init != "random":
         return None
-    given = _source(source.genotype if isinstance(source, Record) else source, start.name if start else None)
-    return _finished(root() / _name("train", _identity(config, "train"), given))
+    genotype = source.genotype if isinstance(source, Record) else source
+    given = _source(genotype, start.weights_sha256 if start else None)
+    return _finished(Asked("train", _identity(config, "train"), given).folder)
 
 
 def _start(
@@ -135,7 +136,7 @@ def _start(
     """Return the run whose weights a training starts from: none, the search `source`, or what `pretrained` returns for
     its pre-training.
     """
-    if config.train.init == "simclr":
+    if config.train.init in PRETRAINED:
         genotype = source.genotype if isinstance(source, Record) else source
         return pretrained(pretraining(config, _seed(config, source)), genotype)
     if config.train.init == "random":
@@ -148,24 +149,11 @@ def _start(
     return source
 
 
-def _source(genotype: Genotype, weights: str | None) -> dict[str, Any]:
-    """Return what a training starts from, as a part of its name."""
-    return {"genotype": genotype.model_dump(mode="json")} | ({"weights": weights} if weights else {})
-
-
-def pretraining(config: Config, seed: int) -> Config:
-    """Return the configuration of the two-stage baseline: SimCLR with the search's epochs, batch and learning rate
-    (paper, section 4.4).
-    """
-    s = config.search
-    changes = {
-        "init": "random", "objective": "simclr", "freeze": "none", "labels": 1.0, "labels_per_class": None,
-        "validation": 0.0, "epochs": s.epochs,
-        "batch_size": s.batch_size, "lr": s.lr, "min_lr": s.min_lr, "schedule": s.schedule,
-        "weight_decay": s.weight_decay, "momentum": s.momentum,
-        "temperature": s.temperature, "drop_path": 0.0, "auxiliary": 0.0, "calibrate": True, "evaluate_every": 0,
-    }  # fmt: skip
-    return config.changed(**{f"train.{name}": value for name, value in changes.items()}, seed=seed)
+def _source(genotype: Genotype, weights_sha256: str | None) -> dict[str, Any]:
+    """Return what a training starts from, as a part of its name: the content of weights, wherever they come from."""
+    return {"genotype": genotype.model_dump(mode="json")} | (
+        {"weights_sha256": weights_sha256} if weights_sha256 else {}
+    )
 
 
 def _seed(config: Config, source: Record | Genotype) -> int:
@@ -185,50 +173,87 @@ def memory(config: Config, batch_size: int = 16, device: str | None = None, quie
         "seed": config.seed,
         "device": device,
     }
-    folder, line = root() / _name("memory", plain, {}), Line("memory", quiet)
-    with _locked(folder, line):
-        found = _finished(folder)
+    asked = Asked("memory", plain)
+    with _locked(asked.folder, Line("memory", quiet)):
+        found = _finished(asked.folder)
         if found is None:
             started = time.monotonic()
             result = step_memory(config, batch_size, device)
-            found = _write_record(
-                folder, "memory", plain, {}, [], result, None, device, {"seconds": time.monotonic() - started}
-            )
-        return found
+            times = {"seconds": time.monotonic() - started}
+            found = write_record(asked.folder, asked, [], result, None, device, times)
+    records.note_use(found)
+    return found
 
 
 def _identity(config: Config, kind: str) -> dict[str, Any]:
     """Return the part of a configuration that a run's result depends on."""
     plain = config.part("data", "model", kind)
-    del plain["data"]["root"]
-    if plain["data"]["classes"] is None:
-        del plain["data"]["classes"]  # all, as before there was a choice: earlier runs keep their names
+    for setting in unused(config, kind):
+        *sections, last = setting.split(".")
+        inner = plain
+        for section in sections:
+            inner = inner[section]
+        del inner[last]
     content = fingerprint(config.data)
     if content is not None:
         plain["data"] |= {"name": config.data.name.split(":")[0], "content": content}
     return plain
 
 
-def _name(kind: str, plain: dict[str, Any], source: dict[str, Any]) -> str:
-    return f"{kind}-{digest({'format': FORMAT, 'config': plain, 'source': source})}"
-
-
 def _run(
-    kind: str, plain: dict[str, Any], source: dict[str, Any], make: Callable[[], Loop], quiet: bool, tensorboard: bool
+    asked: Asked, make: Callable[[Line], Loop], device: str, quiet: bool, tensorboard: bool, fresh: bool
 ) -> Record:
-    folder = root() / _name(kind, plain, source)
-    line = Line(folder.name, quiet)
-    found = _finished(folder)
-    if found is not None:
-        return found
-    with _locked(folder, line):
-        found = _finished(folder)
-        try:
-            return found or _carry_out(folder, kind, plain, source, make(), line, tensorboard)
-        except torch.OutOfMemoryError:
-            raise RunError(
-                f"{folder.name} ran out of the device's memory; lower {kind}.batch_size, or choose another --device"
-            ) from None
+    folder, line = asked.folder, Line(asked.name, quiet)
+    earlier = lambda: None if fresh else _finished(folder)  # noqa: E731
+    try:
+        found = earlier()
+        if found is not None:
+            _say_differences(found, device, line)
+        else:
+            with _locked(folder, line):
+                found = earlier() or _done(asked, make(line), line, tensorboard)
+    except torch.OutOfMemoryError:
+        raise RunError(
+            f"{asked.name} ran out of the device's memory; lower {asked.kind}.batch_size, or choose another --device"
+        ) from None
+    except KeyboardInterrupt:
+        raise Stopped(f"{asked.name} {line.where()}; run the cell again to go on") from None
+    records.note_use(found)
+    return found
+
+
+_said: set[str] = set()  # in this process
+
+
+def _say_differences(found: Record, device: str, line: Line) -> None:
+    """Say how the making of a record that is served differs from what a run would be here and now; each difference is
+    said of the first such record only, for notebooks ask for hundreds.
+    """
+    differs = records.differences(found, device)
+    if differs and differs not in _said:
+        _said.add(differs)
+        line.note(
+            f"served as it was made, with {differs}; so are others without a word. To do one again: --fresh on the "
+            f"command line, fresh=True in a notebook, or remove {str(root() / found.name)!r}"
+        )
+
+
+def _done(asked: Asked, loop: Loop, line: Line, tensorboard: bool) -> Record:
+    _describe(loop.data.found, line)
+    return carry_out(asked, loop, line, tensorboard)
+
+
+_described: set[Found] = set()  # of the folders that this process has run on
+
+
+def _describe(found: Found, line: Line) -> None:
+    """Say once what was found in a folder of images; where the line is quiet, only what is probably wrong."""
+    if found.folder and found not in _described:
+        _described.add(found)
+        for text in [] if line.quiet else found.lines():
+            line.note(text)
+        for text in found.warnings():
+            line.note(f"warning: {text}")
 
 
 @contextmanager
@@ -259,84 +284,3 @@ def _locked(folder: Path, line: Line) -> Iterator[None]:
 def _finished(folder: Path) -> Record | None:
     path = folder / "record.json"
     return records.read(path) if path.is_file() else None
-
-
-def _carry_out(
-    folder: Path, kind: str, plain: dict[str, Any], source: dict[str, Any], loop: Loop, line: Line, tensorboard: bool
-) -> Record:
-    checkpoints, history = folder / "checkpoints", folder / "history.jsonl"
-    spent, resumed = 0.0, 0
-    files.clear_partial(folder)
-    kept = files.read_checkpoint(checkpoints, folder.name, line.note)
-    if kept is not None:
-        loop.restore(kept["loop"])
-        spent, resumed = kept["seconds"], kept["resumed"] + 1
-        line.note(f"taken up at epoch {loop.epoch + 1}, step {loop.step + 1}")
-    files.write_json(folder / "config.json", {"config": plain, "source": source})
-    files.write(history, "".join(json.dumps(row) + "\n" for row in loop.history).encode())
-    board = _tensorboard(folder) if tensorboard else None
-    started = last = time.monotonic()
-    for progress in loop.advance():
-        line.update(progress)
-        if progress.row is not None:
-            files.append(history, json.dumps(progress.row))
-            if board:
-                _to_tensorboard(board, progress.row)
-        now = time.monotonic()
-        if now - last > (EPOCH_SECONDS if progress.row is not None else CHECKPOINT_SECONDS):
-            state = {"loop": loop.state(), "seconds": spent + now - started, "resumed": resumed}
-            files.write_checkpoint(checkpoints, folder.name, loop.epoch, loop.step, state)
-            last = now
-    result, weights = loop.finish()
-    content = files.weights_bytes(weights)
-    files.write(folder / "weights.safetensors", content)
-    if "genotype" in result:
-        files.write(folder / "genotype.json", (Genotype.model_validate(result["genotype"]).to_json() + "\n").encode())
-    seconds = spent + time.monotonic() - started
-    times = {"seconds": seconds, "resumed": resumed}
-    record = _write_record(
-        folder, kind, plain, source, loop.history, result, files.checksum(content), str(loop.device), times
-    )
-    for path in files.checkpoints(checkpoints):
-        path.unlink()
-    line.close(f"done in {duration(seconds)}{_summary(record)}")
-    return record
-
-
-def _summary(record: Record) -> str:
-    result = record.result
-    if record.kind == "search":
-        return (
-            f", loss {record.history[-1]['loss']:.3f}, {result['parameters'] / 1e6:.3f} M parameters, "
-            f"{100 * result['skip_share']:.0f} % skips"
-        )
-    return (
-        f", test accuracy {result['test']['top1']:.2f} %"
-        if "test" in result
-        else f", loss {record.history[-1]['loss']:.3f}"
-    )
-
-
-def _write_record(folder, kind, plain, source, history, result, weights, device, times) -> Record:
-    record = Record(
-        name=folder.name, kind=kind, config=plain, seed=plain["seed"], source=source, history=history, result=result,
-        weights_sha256=weights,
-        provenance=times | environment(device),
-    )  # fmt: skip
-    files.write_json(folder / "record.json", record.model_dump(mode="json"))
-    return record
-
-
-def _tensorboard(folder: Path):
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise InputError("TensorBoard is not installed; install the extra: pip install 'sswp[tensorboard]'") from None
-    return SummaryWriter(str(folder / "tensorboard"))
-
-
-def _to_tensorboard(board, row: dict[str, Any]) -> None:
-    for name, value in row.items():
-        if isinstance(value, int | float) and name != "epoch":
-            board.add_scalar(name, value, row["epoch"])
-    board.flush()

@@ -21,8 +21,8 @@ from sswp_lib.paper.tables import INITS, inits
 from sswp_lib.runs.records import Done
 from sswp_lib.show.plots import COLOURS, SMALL, WIDTH, shade
 
-INIT_COLOURS = {"random": COLOURS[7], "simclr": COLOURS[1], "concomitant": COLOURS[0]}
-INIT_MARKERS = {"random": "s", "simclr": "^", "concomitant": "o"}
+INIT_COLOURS = {"random": COLOURS[7], "simclr": COLOURS[1], "simclr_matched": COLOURS[2], "concomitant": COLOURS[0]}
+INIT_MARKERS = {"random": "s", "simclr": "^", "simclr_matched": "v", "concomitant": "o"}
 
 
 def half_width(values: pd.Series) -> float:

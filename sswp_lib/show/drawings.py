@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sswp_lib.paper.tables import figures_folder
+from sswp_lib.paper.output import Output
 from sswp_lib.runs.records import Record
 from sswp_lib.show import plots
 from sswp_lib.space import CANDIDATES, Genotype, reduction_cells
@@ -192,9 +192,9 @@ def _draw_plainly(axes: Axes, found: Genotype, cell: int, title: str, inputs: tu
     axes.set_title(title, fontsize=9)
 
 
-def save_cells(found: Genotype, name: str, preset: str) -> Path:
+def save_cells(found: Genotype, name: str, output: Output) -> Path:
     """Write the genotype's JSON beside its drawing; returns the path."""
-    path = figures_folder(preset) / f"{name}.json"
+    path = output.folder / f"{name}.json"
     path.write_text(found.to_json() + "\n")
     return path
 

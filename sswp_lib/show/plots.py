@@ -17,8 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sswp_lib.config import Search
+from sswp_lib.learn.data import ImageData
 from sswp_lib.learn.phases import PHASES, phase_lengths, pruning_epochs
-from sswp_lib.paper.tables import figures_folder
+from sswp_lib.paper.output import Output
 from sswp_lib.runs.records import Record
 from sswp_lib.space import CANDIDATES
 
@@ -31,16 +32,12 @@ OPERATION_DASHES = dict(
 )  # told apart in grey as well
 OPERATION_HATCHES = dict(zip(CANDIDATES, ("", "//", "\\\\", "..", "xx", "--", "++"), strict=True))
 PHASE_COLOURS = dict(zip(PHASES, (COLOURS[7], COLOURS[9], COLOURS[1]), strict=True))
+SHOWN_CLASSES, CLASS_LETTERS = 12, 14  # rows of a figure of classes; letters of a class's name before its row
 CAPTION_LETTERS = 18.5  # of the caption's size, in an inch
-_changes = ""
 
 
-def set_style(changes: str = "") -> None:
-    """Set the one style of all figures; `changes` says in every caption what is not as in the preset, e.g. "with 2
-    settings changed".
-    """
-    global _changes
-    _changes = changes
+def set_style() -> None:
+    """Set the one style of all figures."""
     sns.set_theme(context="paper", style="whitegrid", palette="colorblind", font_scale=1.1)
     plt.rcParams.update(
         {
@@ -53,20 +50,22 @@ def set_style(changes: str = "") -> None:
     )
 
 
-def save(figure: Figure, name: str, preset: str, caption: str) -> Figure:
-    """Write a figure with its caption as png and svg to figures/<preset>/; returns it.
+def save(figure: Figure, name: str, output: Output, caption: str) -> Figure:
+    """Write a figure with its caption as png and svg to the output's folder; returns it.
 
-    The caption stands below the figure, and in the files' "Description" for whoever reads them by program.
+    The caption stands below the figure, and in the files' "Description" for whoever reads them by program. It ends with
+    the preset and whatever differs from it.
     """
-    caption = f"{caption.rstrip('.')}. {' '.join(filter(None, ('Preset', preset, _changes)))}."
+    caption = f"{caption.rstrip('.')}. Preset {output.label}."
     whole = re.sub(r"(?<=\d) (?=%)|(?<=Preset) ", "\u00a0", caption)  # no line ends there
     lines = textwrap.fill(whole, width=int(figure.get_figwidth() * CAPTION_LETTERS))
     _fix_layout(figure)
     bottom = figure.get_tightbbox().y0 / figure.get_figheight()  # legends may stand below the axes
-    figure.text(0.01, bottom - 0.05 / figure.get_figheight(), lines, fontsize=SMALL, color="0.25", va="top", ha="left")
+    below = bottom - 0.05 / figure.get_figheight()
+    figure.text(0.01, below, lines, fontsize=SMALL, color="0.25", va="top", ha="left")
     for suffix in ("png", "svg"):
         metadata = {"Description": caption} | ({"Date": None} if suffix == "svg" else {})
-        figure.savefig(figures_folder(preset) / f"{name}.{suffix}", metadata=metadata)
+        figure.savefig(output.folder / f"{name}.{suffix}", metadata=metadata)
     plt.close(figure)
     return figure
 
@@ -170,7 +169,7 @@ def entropy_map(record: Record) -> Figure:
     ends = pruning_epochs(Search.model_validate(record.config["search"]), num_cells)
     searching = np.arange(num_epochs) < np.array([[ends[cell]] for cell in range(num_cells)])
     figure, axes = cells_over_epochs(
-        np.where(searching, values, np.nan), "entropy of alpha / log M\n(0: decided)", vmax=1
+        np.where(searching, values, np.nan), "entropy of alpha / log M\n(0: decided)", vmin=0, vmax=1
     )
     axes.set_facecolor("0.85")
     for cell, end in ends.items():
@@ -254,6 +253,21 @@ def memory(record: Record) -> Figure:
     axes.grid(axis="y", visible=False)
     axes.margins(x=0.14)
     axes.set_xlabel(f"peak memory of a step of {views} views (MiB, and against 14 edges)")
+    return figure
+
+
+def class_images(data: ImageData, per_class: int = 8) -> Figure:
+    """A few training images of each class, spread over it, with how many it has; images without classes in one row."""
+    labels = np.zeros(len(data.train)) if data.train_labels is None else data.train_labels.cpu().numpy()
+    rows = {}
+    for label, name in enumerate((data.classes or ("images",))[:SHOWN_CLASSES]):
+        of_class = np.flatnonzero(labels == label)
+        chosen = of_class[np.linspace(0, len(of_class) - 1, min(len(of_class), per_class)).round().astype(int)]
+        title = name if len(name) <= CLASS_LETTERS else f"{name[: CLASS_LETTERS - 1]}…"
+        rows[f"{title}\n{len(of_class)}"] = data.train[chosen].cpu().permute(0, 2, 3, 1).numpy() / 255
+    figure = image_rows(rows)
+    if len(data.classes) > SHOWN_CLASSES:
+        figure.supxlabel(f"and {len(data.classes) - SHOWN_CLASSES} more classes", fontsize=SMALL)
     return figure
 
 

@@ -1,9 +1,8 @@
-"""The report of a preset: one HTML file with every claim, table and figure of its executed notebooks, and what they
-cost.
+"""The report of a reproduction: one HTML file with every claim, table and figure of its executed notebooks, and what
+they cost.
 
 It needs nothing beside itself: figures are embedded, there is no script, and nothing is fetched. What is missing or
-cannot be read is
-said in it.
+cannot be read is said in it.
 """
 
 from __future__ import annotations
@@ -20,7 +19,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from sswp_lib.config import InputError, home
-from sswp_lib.paper.tables import figures_folder
+from sswp_lib.paper.claims import gathered
+from sswp_lib.paper.effects import ALPHA
+from sswp_lib.paper.output import Output
+from sswp_lib.paper.tables import save
 from sswp_lib.presets import load_config
 from sswp_lib.runs import files, records
 from sswp_lib.runs.progress import duration
@@ -28,47 +30,41 @@ from sswp_lib.runs.records import Record
 
 SMALL = ("smoke", "quick")  # presets whose numbers are not the paper's
 MARKS = {"seen": "✓", "contradicted": "✗", "undecided": "?"}
+JUDGED = ("verdict", "p, Holm", "notebook")  # columns that a notebook's own ledger cannot have
 LEDGER = (
-    "claim",
-    "verdict",
-    "mean",
-    "low",
-    "high",
-    "n",
-    "paper",
-    "section",
-    "measure",
-    "preset",
+    *("claim", "verdict", "alone", "mean", "low", "high", "seen where", "p", "p, Holm", "n", "unit", "searches"),
+    *("paper", "section", "note", "key", "shares runs with", "measure", "preset", "notebook", "runs"),
 )  # what matters most at the left: pages may be narrow
 KINDS = {"search": "searches", "train": "trainings", "memory": "measurements of memory"}
 RESOLUTION = 200  # pixels an inch of a figure that does not say
 
 
-def executed(preset: str) -> list[Path]:
-    """Return the preset's executed notebooks in order."""
-    return sorted((home() / "figures" / preset).glob("[0-9]*.ipynb"))
+def executed(output: Output) -> list[Path]:
+    """Return the executed notebooks in order."""
+    return sorted(output.folder.glob("[0-9]*.ipynb"))
 
 
-def build(preset: str) -> Path:
-    """Write figures/<preset>/index.html; returns its path.
+def build(output: Output) -> Path:
+    """Write index.html beside the executed notebooks; returns its path.
 
     Raises:
-        InputError: an unknown preset, or one of which no notebook has been executed.
+        InputError: an unknown preset, or no notebook has been executed.
     """
+    preset = output.preset
     own = load_config(preset).data.name
-    if not executed(preset):
+    if not executed(output):
         raise InputError(
             f"no notebook has been executed at preset {preset!r}; start with: sswp reproduce --preset {preset}"
         )
-    found, broken = finished_runs()
+    found, broken = used_runs(output)
     newest = max(found, key=lambda r: str(r.provenance.get("finished", "")), default=None)
-    sections = [section(stem, preset, own) for stem in _stems(preset)]
+    sections = [section(stem, output, own) for stem in _stems(output)]
     content = {
-        "preset": preset, "small": preset in SMALL, "data": sorted({s["data"] for s in sections if s["data"]}),
+        "preset": output.label, "small": preset in SMALL, "data": sorted({s["data"] for s in sections if s["data"]}),
         "newest": newest.provenance if newest else {},
-        "ledger": ledger(preset), "sections": sections, "marks": MARKS, "cost": cost(found), "broken": broken,
+        "ledger": ledger(output), "sections": sections, "marks": MARKS, "cost": cost(found), "broken": broken,
     }  # fmt: skip
-    path = figures_folder(preset) / "index.html"
+    path = output.folder / "index.html"
     files.write(path, _template().render(content).encode())
     return path
 
@@ -85,22 +81,22 @@ def _template():
     return environment.get_template("report.html")
 
 
-def _stems(preset: str) -> list[str]:
+def _stems(output: Output) -> list[str]:
     """Return the notebooks' names in order: the project's, and executed ones of a number that it no longer has."""
     own = [path.stem for path in (home() / "notebooks").glob("[0-9]*.ipynb")]
     numbers = {_number(stem) for stem in own}
-    return sorted([*own, *(path.stem for path in executed(preset) if _number(path.stem) not in numbers)])
+    return sorted([*own, *(path.stem for path in executed(output) if _number(path.stem) not in numbers)])
 
 
 def _number(stem: str) -> str:
     return stem.partition("_")[0]
 
 
-def section(stem: str, preset: str, own_data: str) -> dict[str, Any]:
+def section(stem: str, output: Output, own_data: str) -> dict[str, Any]:
     """Return what the report shows of a notebook: title, how it was executed, tables, figures and what could not be
     read.
     """
-    folder, number = figures_folder(preset), _number(stem)
+    folder, number = output.folder, _number(stem)
     done, source = read_notebook(folder / f"{stem}.ipynb"), read_notebook(home() / "notebooks" / f"{stem}.ipynb")
     how, notes = done.get("metadata", {}).get("papermill", {}), []
     tables = [
@@ -230,34 +226,51 @@ def figure(path: Path, notes: list[str]) -> dict[str, Any] | None:
     }
 
 
-def ledger(preset: str) -> dict[str, Any]:
-    """Return all notebooks' claims as rows, how many have which verdict, and what could not be read."""
+def ledger(output: Output) -> dict[str, Any]:
+    """Gather all notebooks' claims, judged together, and write them as ledger.csv and the like; returns what the report
+    shows of them: rows, how many have which verdict, how many were tested, and what could not be read.
+    """
     notes: list[str] = []
-    parts = {path: _read_csv(path, notes) for path in sorted(figures_folder(preset).glob("[0-9]*_claims.csv"))}
-    whole = [part.assign(number=_number(path.stem)) for path, part in parts.items() if part is not None]
+    parts = {path: _read_csv(path, notes) for path in sorted(output.folder.glob("[0-9]*_claims.csv"))}
+    whole = {path: part for path, part in parts.items() if part is not None}
     if not whole:
         return {"columns": [], "rows": [], "counts": {}, "notes": notes}
-    claims = pd.concat(whole, ignore_index=True).fillna("")
-    columns = [c for c in LEDGER if c in claims] + [c for c in claims if c not in (*LEDGER, "number")]
-    absent = [
-        f"{path.name} has no column {name!r}."
-        for path, part in parts.items()
-        if part is not None
-        for name in LEDGER
-        if name not in part
-    ]
-    counts = dict.fromkeys(MARKS, 0) | Counter(claims.get("verdict", []))
-    return {"columns": columns, "rows": claims.to_dict("records"), "counts": counts, "notes": notes + absent}
+    for path, part in whole.items():
+        lacking = [name for name in LEDGER if name not in (*part, *JUDGED)]
+        if lacking:
+            notes.append(f"{path.name} has no column {', '.join(map(repr, lacking))}; execute the notebook again.")
+    found = gathered(pd.concat([part.assign(notebook=_number(p.stem)) for p, part in whole.items()], ignore_index=True))
+    found = found[[name for name in LEDGER if name in found]]
+    found.attrs["not shown"] = ["runs"]
+    save(found, "ledger", output, "All claims, judged together")
+    tested = int(found["p, Holm"].notna().sum())
+    return {
+        "columns": [name for name in found if name not in ("notebook", "runs")],
+        "rows": found.fillna("").to_dict("records"),
+        "counts": dict.fromkeys(MARKS, 0) | Counter(found["verdict"]),
+        "tested": tested,
+        "alone": int(found["alone"].isin(["seen", "contradicted"]).sum()),
+        "chance": f"{ALPHA * tested:.1f}",
+        "notes": notes,
+    }
 
 
-def finished_runs() -> tuple[list[Record], list[str]]:
-    """Return the records of the run store, and the names of the runs whose record cannot be read."""
+def runs_of(output: Output, stem: str) -> Path:
+    """Return the file that names the runs which a notebook was given, see `records.note_use`."""
+    return output.folder / f"{_number(stem)}_runs.txt"
+
+
+def used_runs(output: Output) -> tuple[list[Record], list[str]]:
+    """Return the records of the runs that the executed notebooks were given, and the names of those whose record
+    cannot be read.
+    """
+    names = sorted({name for path in executed(output) for name in records.used(runs_of(output, path.stem))})
     found, broken = [], []
-    for path in sorted(records.root().glob("*/record.json")):
+    for name in names:
         try:
-            found.append(records.read(path))
+            found.append(records.read(records.root() / name / "record.json"))
         except InputError:
-            broken.append(path.parent.name)
+            broken.append(name)
     return found, broken
 
 

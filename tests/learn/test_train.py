@@ -28,6 +28,9 @@ def tensors(training: Training) -> dict[str, torch.Tensor]:
     return {name: t.clone() for name, t in training.network.state_dict().items()}
 
 
+PRE_TRAINING = {"train.objective": "simclr", "train.labels_per_class": None, "train.validation": 0.0}
+
+
 def differing(one: dict, two: dict) -> set[str]:
     assert set(one) == set(two)
     return {name for name in one if not torch.equal(one[name], two[name])}
@@ -64,9 +67,7 @@ def test_fine_tuning_changes_everything_else_too(config, data):
     assert learnt <= differing(before, tensors(training))
 
 
-@pytest.mark.parametrize(
-    "settings", [{}, {"train.objective": "simclr"}, {"train.auxiliary": 0.4, "train.drop_path": 0.3}]
-)
+@pytest.mark.parametrize("settings", [{}, PRE_TRAINING, {"train.auxiliary": 0.4, "train.drop_path": 0.3}])
 def test_same_seed_same_result(config, data, settings):
     one, two, other = (Training(config.changed(**settings, seed=seed), data, DARTS) for seed in (0, 0, 1))
     assert differing(tensors(one), tensors(two)) == set() != differing(tensors(one), tensors(other))
@@ -189,10 +190,7 @@ def test_the_auxiliary_heads_loss_counts_at_its_weight(config, data):
         seen.append(float(loss.detach()))
     assert seen[0] < seen[1]
     assert (
-        Training(
-            config.changed(**{"train.auxiliary": 0.4, "train.objective": "simclr"}), data, DARTS
-        ).network.auxiliary_head
-        is None
+        Training(config.changed(**PRE_TRAINING, **{"train.auxiliary": 0.4}), data, DARTS).network.auxiliary_head is None
     )
 
 
@@ -224,7 +222,7 @@ def test_the_gradient_is_clipped(config, data):
 
 def test_pre_training_with_simclr_reads_no_labels(config, data):
     unlabelled = replace(data, train_labels=None, test=None, test_labels=None, classes=())
-    result, weights = run(Training(config.changed(**{"train.objective": "simclr"}), unlabelled, DARTS)).finish()
+    result, weights = run(Training(config.changed(**PRE_TRAINING), unlabelled, DARTS)).finish()
     assert result["trained_on"] == 160 and "test" not in result
     tuned = Training(config.changed(**{"train.init": "simclr"}), data, DARTS, weights)
     own = tuned.network.state_dict()
@@ -253,13 +251,13 @@ def test_recalibration_is_reported_beside_the_plain_accuracy(config, data):
     training = run(Training(config.changed(**{"train.calibrate": True}), data, DARTS))
     before = tensors(training)
     result = training.finish()[0]
-    assert set(result["calibrated"]) == {"test", "validation"} and set(result["test"]) == {"top1", "top5"}
+    assert set(result["calibrated"]) == {"test", "validation"} and set(result["test"]) == {"top1", "top5", "balanced"}
     changed = differing(before, tensors(training))
     assert changed and all("running_" in name for name in changed)
 
 
 def test_pre_training_leaves_the_statistics_of_plain_images(config, data):
-    training = run(Training(config.changed(**{"train.objective": "simclr", "train.calibrate": True}), data, DARTS))
+    training = run(Training(config.changed(**PRE_TRAINING, **{"train.calibrate": True}), data, DARTS))
     before, (result, weights) = tensors(training), training.finish()
     changed = differing(before, weights)
     assert changed and all("running_" in name for name in changed) and "calibrated" not in result

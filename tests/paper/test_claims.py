@@ -1,89 +1,57 @@
-"""A claim is seen or contradicted only where its interval excludes zero."""
+"""A verdict follows from its interval and the claim's bound, and counts where it stands beside all the others."""
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
-from sswp_lib.paper import reported
+from sswp_lib.config import InputError
+from sswp_lib.paper import output, reported, tables
 from sswp_lib.paper.claims import (
     CLAIMS,
     Effect,
     above_ten_percent,
+    at,
     between,
-    concomitant_beats_random,
+    gathered,
     ledger,
     memory,
-    paired,
+    nested,
     preferred_rates,
     relative_gain,
 )
+from sswp_lib.paper.effects import student
 
 
-def test_paired_interval_is_students():
-    with_it, without = [3.0, 5.0, 4.0, 6.5], [1.0, 4.0, 3.5, 3.0]
-    effect = paired(with_it, without)
-    differences = [a - b for a, b in zip(with_it, without, strict=True)]
-    expected = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
-    assert effect.n == 4 and effect.mean == pytest.approx(1.75)
-    assert (effect.low, effect.high) == pytest.approx((expected.low, expected.high))
-    reverse = paired(without, with_it)
-    assert (reverse.mean, reverse.low, reverse.high) == pytest.approx((-effect.mean, -effect.high, -effect.low))
+def verdict(key: str, effect: Effect) -> str:
+    return CLAIMS[key].verdict(effect)
 
 
-@pytest.mark.parametrize(
-    "effect, verdict",
-    [
-        (Effect(1.0, 0.1, 1.9, 5), "seen"),
-        (Effect(-1.0, -1.9, -0.1, 5), "contradicted"),
-        (Effect(1.0, -0.1, 2.1, 5), "undecided"),
-        (Effect(0.0, 0.0, 0.0, 5), "undecided"),
-        (Effect(1.0, math.nan, math.nan, 1), "undecided"),
-    ],
-)
-def test_verdict(effect, verdict):
-    assert effect.verdict == verdict
+def test_verdict_is_where_the_interval_lies():
+    above, below, around = student([1.0, 2.0, 1.5]), student([-1.0, -2.0, -1.5]), student([-1.0, 2.0, 1.5])
+    assert [verdict("fpp_helps_sl", e) for e in (above, below, around)] == ["seen", "contradicted", "undecided"]
+    assert verdict("fpp_helps_sl", student([2.0])) == verdict("fpp_helps_sl", student([2.0, 2.0])) == "undecided"
 
 
-def test_one_pair_decides_nothing():
-    effect = paired([2.0], [1.0])
-    assert effect.mean == 1.0 and math.isnan(effect.low) and effect.verdict == "undecided"
+@pytest.mark.parametrize("key", ["bpp_does_not_help", "larger_batch"])
+def test_what_does_not_help_is_seen_where_it_is_no_worse_by_a_margin(key):
+    """Arms that are truly equal, measured closely, are seen; a superiority test could not decide them."""
+    equal, worse, wide = student([0.2, -0.3, 0.1, -0.1]), student([-2.0, -2.5, -1.8]), student([1.0, -3.0, 2.0])
+    assert equal.low < 0 < equal.high and CLAIMS[key].margin == 1.0
+    assert [verdict(key, e) for e in (equal, worse, wide)] == ["seen", "contradicted", "undecided"]
+    assert verdict(key, student([-0.5, -0.6, -0.4])) == "seen" and CLAIMS[key].bound == "above -1"
+    assert "margin of 1 point (ours, fixed before results)" in CLAIMS[key].measure
 
 
-def test_concomitant_is_paired_with_random_by_seed():
-    rows = [
-        ("random", 0, 50.0),
-        ("random", 1, 60.0),
-        ("random", 2, 55.0),
-        ("concomitant", 2, 57.5),
-        ("concomitant", 0, 53.0),
-        ("concomitant", 1, 62.0),
-        ("simclr", 0, 99.0),
-    ]
-    best = pd.DataFrame(rows, columns=["init", "seed", "test"])
-    effect = concomitant_beats_random(best)
-    assert effect == paired([53.0, 62.0, 57.5], [50.0, 60.0, 55.0])
-    assert effect.verdict == "seen"
-
-
-def test_a_seed_without_its_partner_does_not_count():
-    rows = [
-        ("random", 0, 50.0),
-        ("random", 1, 60.0),
-        ("random", 2, 0.0),
-        ("concomitant", 0, 53.0),
-        ("concomitant", 1, 62.0),
-    ]
-    effect = concomitant_beats_random(pd.DataFrame(rows, columns=["init", "seed", "test"]))
-    assert effect.n == 2 and effect.mean == pytest.approx(2.5)
-
-
-def test_ledger_says_preset_and_verdict():
-    table = ledger({"ssl_beats_sl": Effect(1.234, 0.1, 1.9, 5), "byol_is_worse": Effect(1.0, -1.0, 3.0, 5)}, "smoke")
-    assert table.verdict.tolist() == ["seen", "undecided"]
-    assert table.preset.tolist() == ["smoke"] * 2 and table.section.tolist() == ["4.3, Table 3a", "3.3"]
-    assert table["mean"].tolist() == [1.23, 1.0] and table.n.tolist() == [5, 5]
+def test_verdict_and_p_and_interval_agree():
+    rng = np.random.default_rng(0)
+    for claim, centre in [(CLAIMS["fpp_helps_sl"], 0), (CLAIMS["bpp_does_not_help"], -1), (CLAIMS["memory"], 2)]:
+        bound = claim.below or -claim.margin
+        for _ in range(100):
+            effect = student(centre + rng.normal(0.5 * rng.normal(), 1, size=4))
+            decided = claim.verdict(effect) != "undecided"
+            assert decided == (claim.p(effect) < 0.05) == (not effect.low <= bound <= effect.high)
 
 
 def test_paper_effects_are_those_of_its_tables():
@@ -96,21 +64,22 @@ def test_paper_effects_are_those_of_its_tables():
         reported.values("table6", "search_objective", "accuracy"),
         reported.table("table4b")["relative_gain"].dropna(),
     )
+    ssnas = reported.values("table1", "architecture", "error", "ssnas")
     rates = reported.table("table4a").set_index("lr")
     expected = {
         "ssl_beats_sl": a["SL+FPP"] - a["SSL+FPP"], "fpp_helps_ssl": a["SSL"] - a["SSL+FPP"],
         "fpp_helps_sl": a["SL"] - a["SL+FPP"],
         "bpp_does_not_help": a["SSL+BPP"] - a["SSL"],
-        "default_ratio": (b["shorter"] + b["longer"]) / 2 - b["default"], "dropout": (c[0.0] + c[0.5]) / 2 - c[0.2],
+        "default_ratio": min(b["shorter"], b["longer"]) - b["default"], "dropout": min(c[0.0], c[0.5]) - c[0.2],
         "proxy_free": proxy["proxy-free"] - proxy["transfer"], "byol_is_worse": byol["BYOL"] - byol["SimCLR"],
         "ssl_probes_better": probe["SSL"] - probe["SL"],
         "relative_gain": gain.iloc[0],
+        "found_beats_random": ssnas["Random sampling"] - ssnas["SSNAS (first order)"],
         "larger_rates": math.log10(rates["concomitant"].idxmax() / rates["simclr_pretrain"].idxmax()),
     }  # fmt: skip
     quoted = {key: float(claim.paper) for key, claim in CLAIMS.items() if claim.paper[0] in "+-"}
     assert quoted.keys() == expected.keys()
     assert {key: abs(quoted[key] - value) <= 0.0051 for key, value in expected.items()} == dict.fromkeys(expected, True)
-    assert len(CLAIMS) >= 12
 
 
 def frame_of(**arms) -> pd.DataFrame:
@@ -124,33 +93,96 @@ def frame_of(**arms) -> pd.DataFrame:
     )
 
 
-def test_an_arm_against_the_mean_of_others_is_paired_by_seed():
-    frame = frame_of(default=[5.0, 7.0, 6.0], shorter=[4.0, 4.0, 5.0], longer=[2.0, 6.0, 3.0]).sample(
-        frac=1, random_state=0
-    )
-    assert between(frame, "default", ["shorter", "longer"]) == paired([5.0, 7.0, 6.0], [3.0, 5.0, 4.0])
+def fractions(gaps: dict[float, float], searches: int = 3) -> pd.DataFrame:
+    """Return fine-tunings of two starts: concomitant is better by the gap of the fraction, more in later searches."""
+    rows = [
+        (fraction, search, seed, init, value)
+        for fraction, gap in gaps.items()
+        for search in range(searches)
+        for seed in (0, 1)
+        for init, value in (("simclr", 50.0 + seed), ("concomitant", 50.0 + gap + search + seed))
+    ]
+    return pd.DataFrame(rows, columns=["fraction", "search", "seed", "init", "test"])
 
 
 def test_fractions_above_ten_percent_only():
+    effect = above_ten_percent(fractions({0.1: 90.0, 0.3: 1.0, 0.5: 3.0}))
+    assert effect.mean == pytest.approx(3.0) and (effect.n, effect.searches) == (3, 3)
+    renamed = fractions({0.3: 1.0}).replace({"simclr": "matched"})
+    assert above_ten_percent(renamed, "matched").mean == pytest.approx(2.0)
+
+
+def test_a_fraction_that_one_start_lacks_does_not_count():
+    frame = fractions({0.3: 1.0, 0.9: 3.0})
+    frame = frame[(frame.fraction < 0.9) | (frame.init == "simclr")]
+    assert above_ten_percent(frame).mean == pytest.approx(2.0)
+
+
+def test_ten_percent_are_ten_percent():
+    frame = fractions({0.1: -4.0, 0.3: 1.0})
+    assert nested(at(frame, 0.1), "simclr", "concomitant").mean == pytest.approx(3.0)
+    with pytest.raises(InputError, match=r"no run at the fraction 0.1; there is 0.3, 0.5; add it"):
+        at(fractions({0.3: 1.0, 0.5: 1.0}), 0.1)
+    with pytest.raises(InputError, match=r"no fraction above 0.1; there is 0.05, 0.1; add one"):
+        above_ten_percent(fractions({0.05: 1.0, 0.1: 1.0}))
+
+
+GRID = (0.01, 0.1, 0.2, 1.0)
+
+
+def validations(**best: list[list[float]]) -> pd.DataFrame:
+    """Return validation accuracy by start, search, seed and rate: 90 at the best rates of each search, else 50."""
     rows = [
-        (f, seed, init, value)
-        for f, gap in ((0.1, 90.0), (0.3, 1.0), (0.5, 3.0))
+        (init, search, seed, lr, 90.0 if lr in rates else 50.0, f"{init}-{search}-{seed}-{lr}")
+        for init, searches in best.items()
+        for search, rates in enumerate(searches)
         for seed in (0, 1)
-        for init, value in (("simclr", 50.0), ("concomitant", 50.0 + gap + seed))
+        for lr in GRID
     ]
-    effect = above_ten_percent(pd.DataFrame(rows, columns=["fraction", "seed", "init", "test"]))
-    assert effect.mean == pytest.approx(2.5) and effect.n == 2
+    return pd.DataFrame(rows, columns=["init", "search", "seed", "lr", "validation", "run"])
 
 
-def test_preferred_rates_are_chosen_by_validation_in_each_seed():
-    best = {("simclr", 0): 0.01, ("simclr", 1): 0.1, ("concomitant", 0): 0.1, ("concomitant", 1): 1.0}
-    rows = [
-        (init, seed, lr, 90.0 if lr == rate else 50.0, 99.0 if lr == 0.01 else 1.0)
-        for (init, seed), rate in best.items()
-        for lr in (0.01, 0.1, 1.0)
-    ]
-    effect = preferred_rates(pd.DataFrame(rows, columns=["init", "seed", "lr", "validation", "test"]))
-    assert effect.mean == pytest.approx(1.0) and effect.n == 2
+def test_preferred_rate_is_the_best_of_the_mean():
+    frame = validations(simclr=[[0.01]] * 5 + [[0.1]] * 3, concomitant=[[0.1]] * 6 + [[1.0]] * 2)
+    effect = preferred_rates(frame)
+    assert effect.mean == pytest.approx(1.0) and (effect.n, effect.searches, effect.unit) == (8, 8, "search")
+    assert effect.low < 1.0 <= effect.high and len(effect.runs) == len(frame)
+
+
+def test_rates_that_all_agree_decide_nothing():
+    """Two seeds, each one step of the grid apart: an interval without width is no evidence."""
+    frame = validations(simclr=[[0.1]], concomitant=[[0.2]])
+    for measured in (preferred_rates(frame), preferred_rates(frame.drop(columns="search"))):
+        assert measured.mean == pytest.approx(math.log10(2)) and math.isnan(measured.low)
+        assert verdict("larger_rates", measured) == "undecided" and measured.unit == "fine-tuning"
+        assert "the grid is too coarse" in measured.note and "one search" in measured.note
+    several = preferred_rates(validations(simclr=[[0.1]] * 8, concomitant=[[0.2]] * 8))
+    assert several.p is None and several.note == "the grid is too coarse for an interval"
+
+
+def test_fine_tunings_of_one_search_decide_no_rate():
+    frame = validations(simclr=[[0.01]] * 7 + [[0.1]], concomitant=[[0.2]] * 5 + [[1.0]] * 3)
+    seeds = frame[frame.seed == 0].drop(columns="seed").rename(columns={"search": "seed"})
+    effect = preferred_rates(seeds)
+    assert (effect.n, effect.searches, effect.unit, effect.p) == (8, 1, "fine-tuning", None) and effect.low > 0
+
+
+def test_rates_that_tie_are_said_and_none_of_them_wins():
+    effect = preferred_rates(validations(simclr=[[0.1, 0.2]] * 2, concomitant=[[0.2, 0.1]] * 2))
+    assert effect.mean == 0 and "ties of concomitant: 0.1 and 0.2; ties of simclr: 0.1 and 0.2" in effect.note
+    with pytest.raises(InputError, match="both 'concomitant' and 'simclr'"):
+        preferred_rates(validations(simclr=[[0.1]]))
+
+
+def test_preferred_rates_of_equal_starts_are_rarely_told_apart():
+    """All validation accuracies are noise: of 200 comparisons 5 in each direction would be fair."""
+    rng, decided = np.random.default_rng(0), 0
+    index = pd.MultiIndex.from_product([["simclr", "concomitant"], range(6), [0], GRID])
+    empty = index.to_frame(index=False, name=["init", "search", "seed", "lr"])
+    for _ in range(200):
+        effect = preferred_rates(empty.assign(validation=rng.normal(size=len(empty))))
+        decided += effect.p is not None and effect.p < 0.05
+    assert decided <= 10
 
 
 def test_relative_gain_is_a_difference_of_gains():
@@ -159,9 +191,68 @@ def test_relative_gain_is_a_difference_of_gains():
     assert relative_gain(frame, "both", "neither").mean == pytest.approx(3.0)
 
 
-def test_memory_of_twice_the_compact_network_is_not_the_same_magnitude():
-    def held(*steps: int) -> list[dict[str, int]]:
-        return [{"compact, 8 edges": 100, "weight step": 90, "architecture step": step} for step in steps]
+def test_memory_is_its_ratio_and_twice_the_compact_network_is_not_the_same_magnitude():
+    def measured(*steps: int) -> Effect:
+        return memory([{"compact, 8 edges": 100, "weight step": 90, "architecture step": step} for step in steps])
 
-    assert memory(held(110, 120, 115)).mean == pytest.approx(0.85) and memory(held(110, 120, 115)).verdict == "seen"
-    assert memory(held(290, 310, 300)).verdict == "contradicted"
+    assert measured(110, 120, 115).mean == pytest.approx(1.15) and measured(1, 1, 1).mean == pytest.approx(0.9)
+    assert verdict("memory", measured(110, 120, 115)) == "seen" and CLAIMS["memory"].bound == "below 2"
+    assert verdict("memory", measured(290, 310, 300)) == "contradicted"
+    assert verdict("memory", measured(150, 310, 200)) == "undecided"
+
+
+def test_ledger_says_how_each_claim_was_judged():
+    frame = frame_of(
+        **{"SSL+FPP": [5.0, 7.0, 6.0], "SSL": [4.0, 5.5, 5.2], "BPP": [4.3, 5.5, 5.0], "SL": [9.0, 1.0, 5]}
+    )
+    frame["search run"] = [f"search-{i}" for i in range(len(frame))]
+    effects = {
+        "fpp_helps_ssl": between(frame, "SSL+FPP", "SSL"),
+        "bpp_does_not_help": between(frame, "SSL", "BPP"),
+        "ssl_beats_sl": between(frame, "SSL+FPP", "SL"),
+        "memory": memory([{"compact, 8 edges": 2, "weight step": s, "architecture step": 1} for s in (2, 3)]),
+    }
+    table = ledger(effects, "quick with train.shift=0").set_index("key")
+    assert table["seen where"].tolist() == ["above 0", "above -1", "above 0", "below 2"]
+    assert table["alone"].tolist() == ["seen", "seen", "undecided", "undecided"]
+    assert table["shares runs with"].tolist() == [
+        "bpp_does_not_help, ssl_beats_sl",
+        "fpp_helps_ssl",
+        "fpp_helps_ssl",
+        "",
+    ]
+    assert table["unit"].tolist() == ["search"] * 3 + ["path"] and table["searches"].tolist() == [3, 3, 3, 0]
+    assert set(table["preset"]) == {"quick with train.shift=0"} and table.loc["fpp_helps_ssl", "mean"] == 1.1
+    assert table.loc["bpp_does_not_help", "p"] == pytest.approx(effects["bpp_does_not_help"].p_against(-1), rel=1e-3)
+    assert table.loc["ssl_beats_sl", "runs"].split() == sorted(f"search-{i}" for i in (0, 1, 2, 9, 10, 11))
+
+
+def test_names_of_runs_are_kept_and_not_shown(monkeypatch, tmp_path):
+    monkeypatch.setattr(output, "home", lambda: tmp_path)
+    where, folder = output.Output("smoke"), tmp_path / "figures" / "own" / "smoke"
+    table = ledger({"dropout": Effect(1.0, 0.1, 1.9, 3, 0.03, runs=frozenset({"search-1"}))}, "smoke")
+    tables.save(table, "01_claims", where, "Claims")
+    assert pd.read_csv(folder / "01_claims.csv")["runs"].tolist() == ["search-1"]
+    shown = (
+        tables.styled(table).to_html(),
+        (folder / "01_claims.md").read_text(),
+        (folder / "01_claims.tex").read_text(),
+    )
+    assert [("Skip dropout" in text, "search-1" in text, "0.03" in text) for text in shown] == [(True, False, True)] * 3
+
+
+def test_verdicts_that_count_are_those_after_holm():
+    """Of three claims that are decided alone the weakest is not, beside the others; what has no p is no test."""
+    p = {"fpp_helps_ssl": 0.001, "dropout": 0.04, "ssl_beats_sl": 0.02, "longer_search": 0.9, "memory": None}
+    effects = {key: Effect(1.0, 0.1, 1.9, 3, value) for key, value in p.items()}
+    table = ledger(effects, "quick")
+    for given in (table, pd.DataFrame(table.astype(object).where(table.notna(), "").astype(str))):
+        found = gathered(given)
+        assert found["alone"].tolist() == ["seen"] * 3 + ["undecided"] * 2
+        assert found["verdict"].tolist() == ["seen"] + ["undecided"] * 4
+        assert found["p, Holm"].tolist()[:4] == [0.004, 0.08, 0.06, 0.9] and math.isnan(found["p, Holm"].iloc[4])
+
+
+def test_controls_are_marked_as_ours():
+    ours = {key for key, claim in CLAIMS.items() if claim.paper == "control, ours"}
+    assert ours == {"concomitant_beats_unaugmented", "concomitant_beats_matched", "simclr_matched_at_ten"}

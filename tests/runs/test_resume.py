@@ -5,6 +5,7 @@ at once.
 import math
 import multiprocessing
 import random
+import shutil
 import time
 from queue import Empty
 
@@ -16,7 +17,7 @@ from tiny_runs import Stop, do_search, interrupted, name_of, plain, stop_at, tin
 from sswp_lib.config import RunError
 from sswp_lib.learn.search import Search
 from sswp_lib.learn.train import Training
-from sswp_lib.runs import files, runs
+from sswp_lib.runs import carrying_out, files, runs
 from sswp_lib.space import Genotype
 
 
@@ -25,7 +26,7 @@ def context():
     """Processes that start quickly: each is forked from one that has imported the library and done nothing else."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["sswp_lib.lab.runs", "sklearn.datasets", "sklearn.model_selection", "torch._dynamo"]
+        ["sswp_lib.runs.runs", "sklearn.datasets", "sklearn.model_selection", "torch._dynamo"]
     )
     return context
 
@@ -97,7 +98,7 @@ def test_checkpoint_between_an_epochs_last_step_and_its_row(finished, monkeypatc
     expected = ask()
     steps = 3 if kind == "search" else expected.result["steps"] // 3
     monkeypatch.setenv("SSWP_RUNS", str(tmp_path / "other"))
-    monkeypatch.setattr(runs, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(carrying_out, "CHECKPOINT_SECONDS", -1.0)
     with monkeypatch.context() as patch:
         stop_at(patch, Search if kind == "search" else Training, steps)
         with pytest.raises(Stop):
@@ -109,7 +110,7 @@ def test_checkpoint_between_an_epochs_last_step_and_its_row(finished, monkeypatc
 
 def test_interrupted_training_ends_as_an_uninterrupted_one(finished, runs_folder, tmp_path, monkeypatch):
     config = tiny(train__init="concomitant", train__evaluate_every=1, train__drop_path=0.2, train__calibrate=True)
-    monkeypatch.setattr(runs, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(carrying_out, "CHECKPOINT_SECONDS", -1.0)
     expected = runs.train(config, finished, device="cpu", quiet=True)
     content = (runs_folder / expected.name / "weights.safetensors").read_bytes()
     (runs_folder / expected.name).rename(tmp_path / "put away")
@@ -125,7 +126,7 @@ def test_interrupted_training_ends_as_an_uninterrupted_one(finished, runs_folder
 
 
 def test_loss_that_is_not_finite_leaves_the_last_good_checkpoint(finished, monkeypatch, tmp_path):
-    monkeypatch.setattr(runs, "EPOCH_SECONDS", -1.0)
+    monkeypatch.setattr(carrying_out, "EPOCH_SECONDS", -1.0)
     monkeypatch.setenv("SSWP_RUNS", str(tmp_path / "other"))
     loss = Search.loss
 
@@ -171,3 +172,59 @@ def test_foreign_checkpoint_is_refused(finished, runs_folder, monkeypatch, capsy
     with pytest.raises(RunError, match="none of"):
         do_search(seed=2)
     assert f"it belongs to run {name_of(tiny(seed=1))}" in capsys.readouterr().err
+
+
+def test_checkpoint_of_other_code_is_refused_in_one_line(finished, runs_folder, monkeypatch):
+    """Its content is whole, but the code that reads it has other parameters; no other run is touched."""
+    config = tiny(seed=1)
+    folder = interrupted(monkeypatch, config, 4)
+    state = files.read_checkpoint(folder, folder.parent.name, print)
+    state["loop"]["supernet"]["of.an.older.release"] = state["loop"]["supernet"].pop("alpha")
+    for path in files.checkpoints(folder):
+        path.unlink()
+    files.write_checkpoint(folder, folder.parent.name, 9, 0, state)
+    with pytest.raises(RunError, match="not of this release of the code") as caught:
+        do_search(seed=1)
+    assert "\n" not in str(caught.value) and f"remove the folder {str(folder)!r}" in str(caught.value)
+    assert do_search() == finished
+    shutil.rmtree(folder)
+    assert do_search(seed=1).provenance["resumed"] == 0
+
+
+def test_interrupt_in_a_notebook_is_one_line_that_says_how_to_go_on(runs_folder, monkeypatch, capsys):
+    InteractiveShell = pytest.importorskip("IPython.core.interactiveshell").InteractiveShell
+    shell = InteractiveShell()
+    shell.user_ns["ask"] = do_search
+    with monkeypatch.context() as patch:
+        stop_at(patch, Search, 5, KeyboardInterrupt)
+        result = shell.run_cell("ask()")
+    assert isinstance(result.error_in_exec, KeyboardInterrupt)
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
+    name = name_of(tiny())
+    assert shown == [f"Stopped: {name} at epoch 2 of 3; run the cell again to go on"]
+    with monkeypatch.context() as patch:
+        stop_at(patch, Search, 0, KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt, match="before its first epoch"):
+            do_search(seed=1)
+
+
+def test_fresh_keeps_the_earlier_record_until_the_new_one_is_there(finished, runs_folder, monkeypatch):
+    monkeypatch.setattr(carrying_out, "CHECKPOINT_SECONDS", -1.0)
+    folder = runs_folder / finished.name
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    with monkeypatch.context() as patch:
+        stop_at(patch, Search, 5)
+        with pytest.raises(Stop):
+            runs.search(tiny(), device="cpu", quiet=True, fresh=True)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    assert do_search() == finished and runs.everything() == [finished]
+    again = runs.search(tiny(), device="cpu", quiet=True, fresh=True)
+    assert again.provenance["resumed"] == 1 and plain(again) == plain(finished)
+    assert do_search() == again and {path.name for path in folder.rglob("*") if path.is_file()} == set(before)
+
+
+def test_fresh_replaces_a_damaged_record_and_does_what_is_not_there(finished, runs_folder):
+    (runs_folder / finished.name / "record.json").write_text("{")
+    assert plain(runs.search(tiny(), device="cpu", quiet=True, fresh=True)) == plain(finished)
+    other = runs.search(tiny(seed=1), device="cpu", quiet=True, fresh=True)
+    assert not (runs_folder / other.name / "fresh").exists() and do_search(seed=1) == other

@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+import subprocess
 import time
 
 import pytest
@@ -9,33 +11,12 @@ import torch
 from filelock import FileLock
 from tiny_runs import do_search, images, name_of, plain, stop_at, tiny
 
-from sswp_lib.config import Config, InputError, setting_names
+import sswp_lib
+from sswp_lib.config import InputError
 from sswp_lib.learn.search import Search
-from sswp_lib.runs import files, runs
+from sswp_lib.runs import files, records, runs
+from sswp_lib.runs.carrying_out import Asked
 from sswp_lib.space import Genotype
-
-NAMED = {  # settings that are no plain number, and another value for each
-    "data.name": "cifar10", "data.root": "elsewhere", "data.classes": ("0", "1"), "data.views.crop_scale": (0.3, 1.0),
-    "data.views.jitter": (0.1, 0.1, 0.1, 0.1),
-    "data.views.blur_sigma": (1.0, 1.5), "model.stem": "imagenet", "model.precision": "bfloat16",
-    "search.objective": "byol",
-    "search.ratios": (0.3, 0.3, 0.4), "search.prune": "backward", "search.edges": "all", "search.schedule": "epoch",
-    "train.init": "simclr", "train.objective": "simclr", "train.freeze": "backbone", "train.schedule": "epoch",
-}  # fmt: skip
-
-
-def another(config: Config, setting: str):
-    """Return the configuration with that one setting changed to another valid value."""
-    value = config
-    for part in setting.split("."):
-        value = getattr(value, part)
-    if setting in NAMED:
-        new = NAMED[setting]
-    elif isinstance(value, bool):
-        new = not value
-    else:
-        new = value + 2 if isinstance(value, int) else value * 0.5 + 0.0123
-    return config.changed(**{setting: new})
 
 
 def test_finished_search_is_not_done_again(finished, monkeypatch):
@@ -50,12 +31,15 @@ def test_record_is_plain_and_says_what_was_done(finished, runs_folder):
     def refuse(constant):
         raise AssertionError(f"{constant} in a record")
 
-    assert json.loads(text, parse_constant=refuse) == finished.model_dump(mode="json")
+    written = json.loads(text, parse_constant=refuse)
+    assert len(written.pop("record_sha256")) == 64
+    assert written == finished.model_dump(mode="json")
     assert finished.config == runs._identity(tiny(), "search")
     assert finished.seed == 0 and finished.kind == "search"
     assert {
         "torch",
         "python",
+        "version",
         "device",
         "hardware",
         "commit",
@@ -103,20 +87,34 @@ def test_same_seed_same_result_another_seed_another(finished, monkeypatch, tmp_p
 def test_damaged_record_is_refused_by_name(finished, runs_folder, content):
     path = runs_folder / finished.name / "record.json"
     path.write_text(content)
-    for ask in (do_search, runs.everything, lambda: runs.find(finished.name)):
+    for ask in (do_search, lambda: runs.find(finished.name)):
         with pytest.raises(InputError) as caught:
             ask()
         assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("kind, other", [("search", "train"), ("train", "search")])
-def test_name_depends_on_each_setting_that_changes_the_result(kind, other):
-    config = tiny(model__init_channels=4)
-    for setting in setting_names():
-        same = setting == "data.root" or setting.startswith(f"{other}.")
-        changed = another(config, setting)
-        assert changed != config
-        assert (name_of(changed, kind) == name_of(config, kind)) == same, setting
+def test_damaged_record_does_not_hide_the_others(finished, runs_folder):
+    shutil.copytree(runs_folder / finished.name, runs_folder / "search-0")
+    (runs_folder / "search-0" / "record.json").write_text("{")
+    assert runs.everything() == [finished]
+    found, damaged = records.survey()
+    assert found == [finished] and list(damaged) == ["search-0"] and "remove it" in damaged["search-0"]
+
+
+def test_record_changed_by_hand_is_refused(finished, runs_folder):
+    path = runs_folder / finished.name / "record.json"
+    written = json.loads(path.read_text())
+    assert records.read(path) == finished
+    path.write_text(json.dumps(written))  # other spaces, the same content
+    assert records.read(path) == finished
+    written["result"]["exported"]["loss"] += 1e-9
+    path.write_text(json.dumps(written))
+    with pytest.raises(InputError, match=r"record.json' was changed after it was made; remove it"):
+        records.read(path)
+    del written["record_sha256"]
+    path.write_text(json.dumps(written))
+    with pytest.raises(InputError, match="has no checksum"):
+        records.read(path)
 
 
 def test_name_depends_on_neither_threads_nor_device(finished, monkeypatch):
@@ -130,11 +128,28 @@ def test_name_depends_on_neither_threads_nor_device(finished, monkeypatch):
     assert runs.search(tiny(), device="meta", quiet=True) == finished  # found before any device is touched
 
 
-def test_training_name_depends_on_what_it_starts_from(runs_folder):
-    plain_config = runs._identity(tiny(), "train")
-    sources = [{"genotype": Genotype.published(n, 2).model_dump(mode="json")} for n in ("DARTS_V1", "DARTS_V2")]
-    sources.append({**sources[0], "weights": "search-0"})
-    assert len({runs._name("train", plain_config, s) for s in sources}) == 3
+def test_training_name_depends_on_the_genotype(runs_folder):
+    config, genotypes = runs._identity(tiny(), "train"), [Genotype.published(n, 2) for n in ("DARTS_V1", "DARTS_V2")]
+    assert len({Asked("train", config, runs._source(g, None)).name for g in genotypes}) == 2
+
+
+def test_training_is_named_by_the_weights_it_starts_from(finished, runs_folder, tmp_path):
+    """The same genotype with other weights is another start; the same weights are the same start, in whatever file."""
+    config = tiny(train__init="concomitant", train__epochs=1)
+    first = runs.train(config, finished, device="cpu", quiet=True)
+    path = tmp_path / "w.safetensors"
+    path.write_bytes((runs_folder / finished.name / "weights.safetensors").read_bytes())
+    assert runs.train(config, finished.genotype, path, device="cpu", quiet=True) == first
+    weights = finished.weights()
+    weights["stem.0.0.weight"] = weights["stem.0.0.weight"] + 1
+    content = files.weights_bytes(weights)
+    (runs_folder / finished.name / "weights.safetensors").write_bytes(content)
+    records.write(runs_folder / finished.name, finished.model_copy(update={"weights_sha256": files.checksum(content)}))
+    again = runs.find(finished.name)
+    assert runs.finished(config, again) is None
+    second = runs.train(config, again, device="cpu", quiet=True)
+    assert second.name != first.name and second.weights_sha256 != first.weights_sha256
+    assert second.provenance["started_from"] == finished.name
 
 
 def test_a_moved_folder_of_images_keeps_the_name(tmp_path):
@@ -183,10 +198,11 @@ def test_given_weights_file_is_part_of_the_name(finished, runs_folder, tmp_path)
 
 
 def test_two_stage_baseline_pre_trains_first(finished, runs_folder):
-    config = tiny(train__init="simclr", search__epochs=1)
+    config = tiny(train__init="simclr", search__epochs=4)
     found = runs.train(config, finished, device="cpu", quiet=True)
-    start = runs.find(found.source["weights"])
-    assert start.config["train"]["objective"] == "simclr" and start.config["train"]["epochs"] == 1
+    start = runs.find(found.provenance["started_from"])
+    assert start.weights_sha256 == found.source["weights_sha256"]
+    assert start.config["train"]["objective"] == "simclr" and start.config["train"]["epochs"] == 4
     assert found.result["taken_over"]["matched"] > 0
     assert len(runs.everything()) == 3
 
@@ -213,3 +229,63 @@ def test_find_by_beginning_and_suggestions(finished):
     assert runs.find(finished.name[:9]) == finished
     with pytest.raises(InputError, match=f"did you mean '{finished.name}'"):
         runs.find(finished.name[:-1] + "x")
+
+
+@pytest.mark.parametrize(
+    "made, said",
+    [
+        ({"version": "0.0.1"}, f"sswp 0.0.1 (here {sswp_lib.__version__})"),
+        ({"torch": "1.2.3+cpu"}, f"torch 1.2 (here {'.'.join(torch.__version__.split('.')[:2])})"),
+        ({"device": "cuda:1"}, "cuda (here cpu)"),
+        ({"torch": ".".join(torch.__version__.split(".")[:2]) + ".99"}, None),
+        ({"commit": "another"}, None),
+    ],
+)
+def test_served_record_says_where_it_was_made_otherwise(finished, runs_folder, monkeypatch, capsys, made, said):
+    monkeypatch.setattr(runs, "_said", set())
+    for seed in (0, 1):
+        record = do_search(seed=seed)
+        changed = record.model_copy(update={"provenance": record.provenance | made})
+        records.write(runs_folder / record.name, changed)
+    capsys.readouterr()
+    do_search()
+    err = capsys.readouterr().err
+    assert (err == "") if said is None else (err.startswith(f"{finished.name}: served as it was made, with {said}; "))
+    assert said is None or ("--fresh" in err and err.count("\n") == 1)
+    do_search(seed=1)
+    assert capsys.readouterr().err == ""  # of hundreds of records it is said once
+
+
+def test_commit_says_where_the_library_was_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "home", lambda: tmp_path)
+    assert records.commit() is None
+    git = lambda *words: subprocess.run(  # noqa: E731
+        ["git", "-c", "user.name=a", "-c", "user.email=a@b.example", *words], cwd=tmp_path, check=True, text=True,
+        capture_output=True,
+    ).stdout.strip()  # fmt: skip
+    git("init")
+    (tmp_path / "sswp_lib").mkdir()
+    (tmp_path / "sswp_lib" / "a.py").write_text("1")
+    (tmp_path / "README.md").write_text("1")
+    git("add", ".")
+    git("commit", "-m", "first")
+    head = git("rev-parse", "HEAD")
+    (tmp_path / "README.md").write_text("2")
+    assert records.commit() == head
+    (tmp_path / "sswp_lib" / "a.py").write_text("2")
+    assert records.commit() == f"{head}-dirty"
+
+
+def test_runs_that_a_process_is_given_are_noted_where_asked(finished, runs_folder, tmp_path, monkeypatch):
+    used = tmp_path / "01_runs.txt"
+    config = tiny(train__init="simclr", search__epochs=2, train__epochs=1)
+    runs.train(config, finished, device="cpu", quiet=True)
+    assert records.used(used) == []
+    monkeypatch.setenv("SSWP_USED", str(used))
+    for _ in range(2):
+        trained = runs.train(config, finished, device="cpu", quiet=True)
+    memory = runs.memory(tiny(), batch_size=4, device="cpu", quiet=True)
+    expected = {trained.name, trained.provenance["started_from"], memory.name}
+    assert set(records.used(used)) == expected and len(records.used(used)) == 3
+    do_search()
+    assert set(records.used(used)) == expected | {finished.name}

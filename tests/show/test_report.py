@@ -8,6 +8,7 @@ from base64 import b64decode
 from html.parser import HTMLParser
 
 import nbformat
+import pandas as pd
 import pytest
 from PIL import Image, PngImagePlugin
 
@@ -16,11 +17,12 @@ from sswp_lib.paper import tables
 from sswp_lib.runs import records
 from sswp_lib.show import report
 
-CLAIMS = """claim,section,paper,measure,mean,low,high,n,preset,verdict
-longer is better,4.3,+0.2,points,1.5,0.5,2.5,3,quick,seen
-wider is better,4.3,+0.1,points,-2.0,-3.0,-1.0,3,quick,contradicted
-deeper is better,4.3,a picture,points,0.1,-1.0,1.2,3,quick,undecided
-"""
+CLAIMS = """key,claim,section,paper,measure,mean,low,high,seen where,p,alone,n,unit,searches,shares runs with,note,preset,runs
+longer,longer is better,4.3,+0.2,points,1.5,0.5,2.5,above 0,0.001,seen,3,search,3,,,quick,run-1 run-2
+wider,wider is better,4.3,+0.1,points,-2.0,-3.0,-1.0,above 0,0.01,contradicted,3,search,3,,,quick,run-2 run-3
+lower,lower is better,4.3,+0.1,points,1.0,0.1,1.9,above 0,0.04,seen,3,search,3,,,quick,run-4
+deeper,deeper is better,4.3,a picture,points,0.1,-1.0,1.2,above -1,0.06,undecided,3,search,3,,a note,quick,
+"""  # noqa: E501
 OLD_CLAIMS = "claim,section,mean,low,high,n,preset,verdict\nan older claim,4.4,7.69,1.25,14.14,8,quick,seen\n"
 
 
@@ -158,11 +160,29 @@ def test_captions_and_numbers_of_tables(house):
     assert "of every run" not in page.text
 
 
-def test_ledger_counts_verdicts_and_tolerates_missing_columns(house):
+def test_ledger_counts_the_verdicts_after_holm(house):
+    """Alone, three of the four are decided; 0.04 is too much beside three others."""
     _, page = built()
-    assert "✓ 2 seen" in page.text and "✗ 1 contradicted" in page.text and "? 1 undecided" in page.text
-    assert "an older claim" in page.text and "✗ contradicted" in page.text
-    assert "02_claims.csv has no column 'paper'." in page.text and "01_claims.csv has no column" not in page.text
+    assert "✓ 1 seen" in page.text and "✗ 1 contradicted" in page.text and "? 3 undecided" in page.text
+    assert "lower is better ? undecided ✓ seen 1.0 0.1 1.9 above 0 0.04 0.08" in page.text
+    assert "4 claims were tested; alone, 3 of them are decided, and about 0.2 would be by chance" in page.text
+    assert "a note" in page.text and "run-1" not in page.text
+
+
+def test_ledger_of_before_decides_nothing_and_is_named(house):
+    _, page = built()
+    assert "an older claim ? undecided" in page.text
+    assert "02_claims.csv has no column 'alone'" in page.text and "01_claims.csv has no column" not in page.text
+
+
+def test_ledger_is_written_beside_the_report(house):
+    built()
+    table = pd.read_csv(house / "ledger.csv", keep_default_na=False).set_index("claim")
+    assert table.loc["lower is better", ["alone", "p, Holm", "verdict"]].tolist() == ["seen", "0.08", "undecided"]
+    assert table["shares runs with"].tolist() == ["wider", "longer", "", "", ""]
+    assert table.loc["longer is better", "runs"] == "run-1 run-2" and table["notebook"].tolist() == [1, 1, 1, 1, 2]
+    text = (house / "ledger.md").read_text()
+    assert "| longer is better" in text and "run-1" not in text
 
 
 def test_what_is_missing_or_failed_is_said(house):

@@ -1,0 +1,66 @@
+"""What a run of each kind is made of: the baseline's pre-training, and which settings a result depends on.
+
+Paper: section 4.4 (the two-stage baseline: architecture search, then SimCLR pre-training of what it found).
+"""
+
+from __future__ import annotations
+
+from sswp_lib.config import Config, Data, Search, Train
+
+PRETRAINED = ("simclr", "simclr_matched")  # initialisations that begin with a pre-training
+LABELLED = ("labels", "labels_per_class", "validation", "evaluate_every")
+SHARED = (
+    "epochs", "batch_size", "lr", "min_lr", "schedule", "momentum", "weight_decay", "grad_clip", "temperature",
+)  # fmt: skip
+
+
+def pretraining(config: Config, seed: int) -> Config:
+    """Return the configuration of the two-stage baseline: SimCLR by the search's own recipe (paper, section 4.4).
+
+    The paper's sees every image in each epoch; with `train.init` "simclr_matched" it sees the half on which a search
+    of that seed learns its weights, and so has as many steps on the same images as those.
+    """
+    defaults = Train()
+    changes = {name: getattr(defaults, name) for name in LABELLED}
+    changes |= {name: getattr(config.search, name) for name in SHARED}
+    changes |= {
+        "init": "random", "objective": "simclr", "freeze": "none", "half": config.train.init == "simclr_matched",
+        "shift": 0, "cutout": 0, "drop_path": 0.0, "auxiliary": 0.0, "calibrate": True,
+    }  # fmt: skip
+    return config.changed(**{f"train.{name}": value for name, value in changes.items()}, seed=seed)
+
+
+def unused(config: Config, kind: str) -> list[str]:
+    """Return the dotted settings of the data, the model and the section `kind` ("search" or "train") that a run's
+    result does not depend on: they are no part of its name, and its record does not tell them.
+
+    A setting is left out only where its value cannot matter; in doubt it stays, for a name too many costs a run, one
+    too few a wrong result.
+    """
+    own = _unused_by_search(config.search) if kind == "search" else _unused_by_training(config.train)
+    objective = (config.search if kind == "search" else config.train).objective
+    model = ["projection_dim"] if objective == "supervised" else []
+    views = _unused_views(config.data, random=kind == "search" or objective != "supervised")
+    return [
+        "data.root", *(f"data.views.{name}" for name in views), *(f"model.{name}" for name in model),
+        *(f"{kind}.{name}" for name in own),
+    ]  # fmt: skip
+
+
+def _unused_views(data: Data, random: bool) -> list[str]:
+    """Return the unused settings of views. Supervised training moves, flips and cuts instead: it looks at `flip`."""
+    if not random:
+        return [name for name in type(data.views).model_fields if name != "flip"]
+    return ["jitter"] * (data.views.jitter_p == 0) + ["blur_sigma"] * (data.views.blur_p == 0)
+
+
+def _unused_by_search(search: Search) -> list[str]:
+    return ["temperature"] * (search.objective == "supervised") + ["ema"] * (search.objective != "byol")
+
+
+def _unused_by_training(train: Train) -> list[str]:
+    if train.objective != "supervised":
+        return [*LABELLED, "shift", "cutout", "auxiliary"]
+    probe = ["drop_path", "auxiliary"] if train.freeze == "backbone" else []
+    labels = ["labels"] if train.labels_per_class is not None else []
+    return ["temperature", "half", *probe, *labels, *(["evaluate_every"] if train.validation == 0 else [])]

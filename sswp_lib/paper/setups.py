@@ -1,0 +1,112 @@
+"""What a notebook starts with: its configuration, where its results go, the words of its captions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from sswp_lib.config import Config, InputError, parse_settings
+from sswp_lib.learn.data import load
+from sswp_lib.learn.phases import phase_lengths
+from sswp_lib.paper.output import Output
+from sswp_lib.presets import load_config
+
+Settings = dict[str, Any]
+SEEDS = {"ablations": 3, "few_labels": 4, "fractions": 4}  # searches of each comparison, by study; ours
+FEWER_SEEDS = {"smoke": 2, "cifar": 2}
+
+
+class Setup(NamedTuple):
+    """A notebook's configuration, that of its comparisons, how many searches each compares, and where results go."""
+
+    config: Config
+    study: Config
+    seeds: int
+    output: Output
+
+
+def number_of_seeds(preset: str, study: str) -> int:
+    """Return how many searches, each with a seed of its own, a study compares where nothing else is asked for."""
+    return min(SEEDS[study], FEWER_SEEDS.get(preset, SEEDS[study]))
+
+
+def configured(
+    preset: str, data: str | None, seeds: int | None, settings: Sequence[str] = (), study: str = "ablations", **own: Any
+) -> Setup:
+    """Return what a notebook's parameters stand for.
+
+    Args:
+        data, seeds: None for the preset's own. study: what it compares, see `presets.STUDIES`.
+        own: the notebook's further parameters; None for the defaults.
+
+    Raises:
+        InputError: whatever is wrong with them, before anything is computed.
+    """
+    if seeds is not None and (isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1):
+        raise InputError(
+            f"seeds is {seeds!r}; expected a whole number above 0 (2 or more give an interval), or None for the "
+            "preset's"
+        )
+    given = parse_settings(settings)
+    config, compared = load_config(preset, data, settings=given), load_config(preset, data, settings=given, study=study)
+    load(config.data)  # a missing folder is said here
+    output = output_of(preset, data, seeds, settings, **own)
+    return Setup(config, compared, seeds or number_of_seeds(preset, study), output)
+
+
+def output_of(preset: str, data: str | None, seeds: int | None, settings: Sequence[str] = (), **own: Any) -> Output:
+    """Return where results go: a folder that names whatever differs from the preset."""
+    usual = {number_of_seeds(preset, study) for study in SEEDS}
+    everything = {"data": data, "seeds": None if usual == {seeds} else seeds, **own}
+    said = [f"{name}={value}" for name, value in everything.items() if value is not None]
+    return Output(preset, (*said, *map(str, settings)))
+
+
+def described(config: Config, seeds: int, output: Output, device: str) -> pd.DataFrame:
+    """Return one line that says what a notebook is about to do, where, and where its results go."""
+    model, search = config.model, config.search
+    row = {
+        "data": config.data.name,
+        "pixels": config.data.image_size,
+        "C": model.init_channels,
+        "L": model.num_cells,
+        "search epochs": search.epochs,
+        "searches": seeds,
+        "preset": output.label,
+        "device": device,
+        "results in": f"figures/own/{output.name}",
+    }
+    return pd.DataFrame([row])
+
+
+def data_words(config: Config) -> str:
+    """Return how a caption calls a configuration's data set."""
+    name = config.data.name.removeprefix("folder:")
+    whole = name if name == config.data.name else f"the folder {Path(name).name}"
+    return whole if config.data.classes is None else f"the classes {', '.join(config.data.classes)} of {whole}"
+
+
+def size(config: Config) -> str:
+    """Return the words of a caption that say what was searched, and for how long."""
+    model = config.model
+    return (
+        f"{data_words(config)}, {config.data.image_size} pixels, C={model.init_channels}, L={model.num_cells}, "
+        f"{config.search.epochs} search epochs"
+    )
+
+
+def recipe(study: Config, frame: pd.DataFrame) -> str:
+    """Return the words of a caption that say what was searched, what networks were trained on, and how long."""
+    return (
+        f"{size(study)}; {int(frame['labels'].median())} labels, {study.train.epochs} epochs, learning rate "
+        f"{study.train.lr:g}"
+    )
+
+
+def phase_words(study: Config, arms: dict[str, Settings]) -> str:
+    """Return the words of a caption that say how many epochs each arm's phases have."""
+    lengths = {name: phase_lengths(study.changed(**settings).search).values() for name, settings in arms.items()}
+    return ", ".join(f"{name} {' + '.join(str(n) for n in epochs)}" for name, epochs in lengths.items())

@@ -1,0 +1,153 @@
+"""A run is carried out: step after step, with checkpoints and history on the way, weights and record at its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sswp_lib.config import InputError, RunError, digest
+from sswp_lib.learn.loop import Loop
+from sswp_lib.runs import files, records
+from sswp_lib.runs.progress import Line, duration
+from sswp_lib.runs.records import FORMAT, Record, environment, root
+from sswp_lib.space import Genotype
+
+CHECKPOINT_SECONDS = 60.0  # between checkpoints within an epoch; each epoch's end has one anyway
+EPOCH_SECONDS = 1.0  # epochs shorter than this share one
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A run that is asked for: what its name is made of, and the name of the run or file whose weights it starts from,
+    which is not.
+    """
+
+    kind: str
+    config: dict[str, Any]
+    source: dict[str, Any] = field(default_factory=dict)
+    origin: str | None = None
+
+    @property
+    def name(self) -> str:
+        plain = {"format": FORMAT, "config": self.config, "source": self.source}
+        return f"{self.kind}-{digest(plain)}"
+
+    @property
+    def folder(self) -> Path:
+        return root() / self.name
+
+
+def carry_out(asked: Asked, loop: Loop, line: Line, tensorboard: bool) -> Record:
+    """Do a run, or what is left of it. Where there is a record already, beside it, to take its place at the end."""
+    again = (asked.folder / "record.json").is_file()
+    folder = asked.folder / "fresh" if again else asked.folder
+    checkpoints, history = folder / "checkpoints", folder / "history.jsonl"
+    files.clear_partial(folder)
+    spent, resumed = _take_up(loop, checkpoints, line)
+    files.write_json(folder / "config.json", {"config": asked.config, "source": asked.source})
+    files.write(history, "".join(json.dumps(row) + "\n" for row in loop.history).encode())
+    board = _tensorboard(folder) if tensorboard else None
+    started = last = time.monotonic()
+    for progress in loop.advance():
+        line.update(progress)
+        if progress.row is not None:
+            files.append(history, json.dumps(progress.row))
+            if board:
+                _to_tensorboard(board, progress.row)
+        now = time.monotonic()
+        if now - last > (EPOCH_SECONDS if progress.row is not None else CHECKPOINT_SECONDS):
+            state = {"loop": loop.state(), "seconds": spent + now - started, "resumed": resumed}
+            files.write_checkpoint(checkpoints, asked.name, loop.epoch, loop.step, state)
+            last = now
+    result, weights = loop.finish()
+    content = files.weights_bytes(weights)
+    files.write(folder / "weights.safetensors", content)
+    if "genotype" in result:
+        files.write(folder / "genotype.json", (Genotype.model_validate(result["genotype"]).to_json() + "\n").encode())
+    times = {"seconds": spent + time.monotonic() - started, "resumed": resumed}
+    record = write_record(folder, asked, loop.history, result, files.checksum(content), str(loop.device), times)
+    for path in files.checkpoints(checkpoints):
+        path.unlink()
+    if again:
+        _put_in_place(folder, asked.folder)
+    line.close(f"done in {duration(times['seconds'])}{_summary(record)}")
+    return record
+
+
+def _take_up(loop: Loop, checkpoints: Path, line: Line) -> tuple[float, int]:
+    """Restore the loop from its newest checkpoint, if there is one; return the seconds spent before, and how often the
+    run has been taken up.
+    """
+    kept = files.read_checkpoint(checkpoints, line.label, line.note)
+    if kept is None:
+        return 0.0, 0
+    try:
+        loop.restore(kept["loop"])
+    except torch.OutOfMemoryError:
+        raise
+    except files.UNREADABLE as error:
+        raise RunError(
+            f"{line.label}: its checkpoints are not of this release of the code ({files.reason(error)}); remove the "
+            f"folder {str(checkpoints)!r} to start the run anew"
+        ) from None
+    line.note(f"taken up at epoch {loop.epoch + 1}, step {loop.step + 1}")
+    return kept["seconds"], kept["resumed"] + 1
+
+
+def _put_in_place(new: Path, old: Path) -> None:
+    """Move a run's files over those of an earlier one, the record last."""
+    for path in sorted(new.iterdir(), key=lambda path: path.name == "record.json"):
+        if (old / path.name).is_dir():
+            shutil.rmtree(old / path.name)
+        os.replace(path, old / path.name)
+    new.rmdir()
+
+
+def _summary(record: Record) -> str:
+    result = record.result
+    if record.kind == "search":
+        return (
+            f", loss {record.history[-1]['loss']:.3f}, {result['parameters'] / 1e6:.3f} M parameters, "
+            f"{100 * result['skip_share']:.0f} % skips"
+        )
+    return (
+        f", test accuracy {result['test']['top1']:.2f} %"
+        if "test" in result
+        else f", loss {record.history[-1]['loss']:.3f}"
+    )
+
+
+def write_record(
+    folder: Path, asked: Asked, history: list, result: dict, weights_sha256: str | None, device: str, times: dict
+) -> Record:
+    """Write and return the record of a run that is done."""
+    origin = {"started_from": asked.origin} if asked.origin else {}
+    record = Record(
+        name=asked.name, kind=asked.kind, config=asked.config, seed=asked.config["seed"], source=asked.source,
+        history=history, result=result, weights_sha256=weights_sha256,
+        provenance=times | origin | environment(device),
+    )  # fmt: skip
+    records.write(folder, record)
+    return record
+
+
+def _tensorboard(folder: Path):
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise InputError("TensorBoard is not installed; install the extra: pip install 'sswp[tensorboard]'") from None
+    return SummaryWriter(str(folder / "tensorboard"))
+
+
+def _to_tensorboard(board, row: dict[str, Any]) -> None:
+    for name, value in row.items():
+        if isinstance(value, int | float) and name != "epoch":
+            board.add_scalar(name, value, row["epoch"])
+    board.flush()

@@ -1,0 +1,158 @@
+"""A run is named by exactly the settings that its result depends on: each is changed, and name and bits compared."""
+
+from functools import cache
+
+import pytest
+import torch
+from tiny_runs import name_of
+
+from sswp_lib.config import Config, setting_names
+from sswp_lib.learn.data import ImageData
+from sswp_lib.learn.recipes import pretraining, unused
+from sswp_lib.learn.search import Search
+from sswp_lib.learn.train import Training
+from sswp_lib.space import Genotype, Network
+
+# All that can be used is, and small changes of it show: colours, four images a step, gradients that are clipped.
+BASE = {
+    "data.name": "digits", "data.image_size": 8, "data.views.jitter_p": 0.5, "data.views.grey_p": 0.5,
+    "data.views.blur_p": 0.5, "data.views.rotation": 10.0, "data.views.shift": 1, "model.init_channels": 2,
+    "model.num_cells": 2, "model.projection_dim": 8, "search.epochs": 4, "search.batch_size": 4,
+    "search.ratios": (0.25, 0.25, 0.5), "search.alpha_every": 1, "search.alpha_lr": 1.0, "search.grad_clip": 0.1,
+    "search.max_skips": 0, "search.max_pools": 0, "search.pool_dropout": 0.5, "search.skip_dropout": 0.5,
+    "search.calibration_batches": 1, "train.epochs": 3, "train.batch_size": 4, "train.labels": 0.5,
+    "train.validation": 0.25, "train.evaluate_every": 1, "train.shift": 1, "train.cutout": 2, "train.grad_clip": 0.1,
+}  # fmt: skip
+KINDS = {
+    "search": {"search.objective": "simclr"},
+    "byol search": {"search.objective": "byol"},
+    "supervised search": {"search.objective": "supervised"},
+    "unpruned search": {"search.prune": "none", "search.ratios": (0.25, 0.75)},
+    "grey search": {"data.views.jitter_p": 0.0, "data.views.blur_p": 0.0},
+    "training": {},
+    "training on few labels": {"train.labels": 1.0, "train.labels_per_class": 3},
+    "training without validation": {"train.validation": 0.0, "train.evaluate_every": 0},
+    "probe": {"train.freeze": "backbone", "train.init": "concomitant"},
+    "pre-training": {"pretraining": True},
+}
+ANOTHER = {  # of what is no plain number
+    "data.root": "elsewhere", "data.name": "cifar10", "data.classes": ("0", "1"),
+    "data.views.crop_scale": (0.3, 1.0), "data.views.jitter": (0.1, 0.1, 0.1, 0.1),
+    "data.views.blur_sigma": (1.0, 1.5), "model.stem": "imagenet", "model.precision": "bfloat16",
+    "search.ratios": (0.25, 0.5, 0.25), "search.prune": "backward", "search.edges": "top2", "search.schedule": "step",
+    "search.max_skips": None, "search.max_pools": None, "train.schedule": "step", "train.init": "simclr",
+    "train.labels_per_class": 2,
+}  # fmt: skip
+OF_ANOTHER_KIND = ("search.objective", "search.prune", "train.objective", "train.freeze")
+LABELS = ("train.init",)  # says where weights come from, which stand in the name themselves
+PARTS = {  # where the rest is another kind's business
+    "unpruned search": "search.", "grey search": "data.views.", "training on few labels": "train.",
+    "training without validation": "train.",
+}  # fmt: skip
+
+
+def config_of(kind: str) -> Config:
+    changes = dict(KINDS[kind])
+    before = changes.pop("pretraining", False)
+    config = Config().changed(**BASE | changes)
+    return pretraining(config, config.seed) if before else config
+
+
+def section(kind: str) -> str:
+    return "search" if "search" in kind else "train"
+
+
+@cache
+def images() -> ImageData:
+    g = torch.Generator().manual_seed(0)
+    draw = lambda n: torch.randint(0, 256, (n, 3, 8, 8), dtype=torch.uint8, generator=g)  # noqa: E731
+    labels = torch.arange(24) % 3
+    return ImageData(
+        "random", draw(24), draw(9), labels, labels[:9], ("a", "b", "c"), torch.full((3,), 0.5), torch.full((3,), 0.3)
+    )
+
+
+def loop_of(kind: str, config: Config) -> Search | Training:
+    if section(kind) == "search":
+        return Search(config, images())
+    genotype, weights = Genotype.published("DARTS_V2", config.model.num_cells), None
+    if config.train.init != "random":
+        torch.manual_seed(0)
+        weights = Network(genotype, config.model.init_channels, 3, stem=config.model.stem).state_dict()
+    return Training(config, images(), genotype, weights)
+
+
+def stages(kind: str, config: Config):
+    """Yield a tiny run's history and state at the start and after each epoch, then its result and weights."""
+    loop = loop_of(kind, config)
+    yield bits(loop)
+    for progress in loop.advance():
+        if progress.row is not None:
+            yield loop.history[-1], bits(loop)
+    done, weights = loop.finish()
+    yield done, [t.numpy().tobytes() for t in weights.values()]
+
+
+def bits(loop: Search | Training) -> list[bytes]:
+    """Return what the loop has learnt, statistics of BatchNorm among it."""
+    model = loop.supernet if isinstance(loop, Search) else loop.network
+    return [t.detach().numpy().tobytes() for t in model.state_dict().values()]
+
+
+def another(config: Config, setting: str) -> Config:
+    """Return the configuration with that one setting changed to another valid value."""
+    value = config
+    for part in setting.split("."):
+        value = getattr(value, part)
+    if setting == "search.ratios" and config.search.prune == "none":
+        new = (0.5, 0.5)
+    elif setting in ANOTHER:
+        new = ANOTHER[setting]
+    elif isinstance(value, bool):
+        new = not value
+    else:
+        new = value + 2 if isinstance(value, int) else value * 0.5 + 0.0123
+    return config.changed(**{setting: new})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_name_depends_on_exactly_what_changes_the_result(kind):
+    config, wrong = config_of(kind), []
+    expected = list(stages(kind, config))
+    for setting in setting_names():
+        own = setting.startswith(PARTS.get(kind, ("data.views", "model.", f"{section(kind)}.", "seed")))
+        if not own or setting in OF_ANOTHER_KIND + LABELS:
+            continue
+        changed = another(config, setting)
+        assert changed != config, setting
+        renamed = name_of(changed, section(kind)) != name_of(config, section(kind))
+        if renamed != any(a != b for a, b in zip(expected, stages(kind, changed), strict=False)):
+            wrong.append((setting, "in the name alone" if renamed else "in the result alone"))
+    assert wrong == []
+
+
+@pytest.mark.parametrize("kind", ["search", "train"])
+def test_name_depends_on_the_images_but_not_on_where_they_lie(kind):
+    config = config_of("search")
+    for setting, same in (
+        ("data.root", True),
+        ("data.name", False),
+        ("data.image_size", False),
+        ("data.classes", False),
+    ):
+        assert (name_of(another(config, setting), kind) == name_of(config, kind)) == same, setting
+
+
+def test_unused_settings_are_settings():
+    for kind in KINDS:
+        assert set(unused(config_of(kind), section(kind))) <= set(setting_names())
+
+
+def test_pretraining_is_shared_by_all_that_it_does_not_depend_on():
+    config = config_of("training")
+    name = name_of(pretraining(config, 0), "train")
+    for setting in ("train.shift", "train.cutout", "train.lr", "train.labels", "train.validation", "train.batch_size"):
+        assert name_of(pretraining(another(config, setting), 0), "train") == name, setting
+    for setting in ("search.lr", "search.epochs", "search.grad_clip", "search.temperature", "data.views.flip"):
+        assert name_of(pretraining(another(config, setting), 0), "train") != name, setting
+    assert name_of(pretraining(config.changed(**{"train.init": "simclr_matched"}), 0), "train") != name
