@@ -5,13 +5,15 @@ wrong.
 from __future__ import annotations
 
 import json
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from sswp_lib.config import DATASETS, InputError, RunError, parse_settings, setting_names
+from sswp_lib.config import DATASETS, InputError, RunError, parse_settings, setting_names, short
 from sswp_lib.presets import PRESETS, load_config
 
 STOPPED = 130  # what typer makes of Ctrl-C
@@ -59,7 +61,8 @@ def search(
     """
     from sswp_lib.runs import runs
 
-    config = load_config(preset, data, seed, parse_settings(settings or []))
+    given = parsed(settings, {"seed": ("--seed", seed or None)})
+    config = load_config(preset, data, seed, given)
     print_record(runs.search(config, checked_device(device), quiet, tensorboard, fresh))
 
 
@@ -67,7 +70,7 @@ def search(
 def train(
     source: Annotated[str, typer.Argument(metavar="RUN|GENOTYPE.json", help=
         "A search run's name (its beginning is enough), a "
-        "genotype file, or a published genotype's name.")],
+        "genotype file (JSON, or `Genotype(...)` as DARTS prints it), or a published genotype's name.")],
     init: Annotated[str, typer.Option(help=
         "random, simclr (pre-train first) or "
         "concomitant (the search's weights).")] = "random",
@@ -80,20 +83,22 @@ def train(
 ) -> None:  # fmt: skip
     """Train a found or published architecture, and print its test accuracy.
 
-    Example: `sswp train search-1a2b --init concomitant --labels 0.1`. The data and model of a search run are taken from
-    it unless
-    --data or --set say otherwise.
+    Example: `sswp train search-1a2b --init concomitant --labels 0.1`. The data, the model and the settings of a search,
+    which `--init simclr` pre-trains with, are taken from it unless --data or --set say otherwise.
     """
     from sswp_lib.runs import runs
 
-    given = parse_settings(settings or [])
-    start = resolve(source, load_config(preset, data, seed, given).model.num_cells)
+    options = {
+        "seed": ("--seed", seed or None), "train.init": ("--init", None if init == "random" else init),
+        "train.labels": ("--labels", labels), "train.labels_per_class": ("--labels", labels),
+    }  # fmt: skip
+    given = parsed(settings, options)
     few = {"train.labels": labels, "train.labels_per_class": None} if labels is not None else {}
+    own = {"train.init": init, **few, **given}
+    start = resolve(source, lambda: load_config(preset, data, seed, own).model.num_cells)
+    named = given.get("data.name", data)
     config = load_config(
-        preset,
-        data or data_of(start),
-        seed,
-        {**model_of(start), **views_of(start, data), "train.init": init, **few, **given},
+        preset, data if named is not None else data_of(start), seed, {**taken_over(start, named), **own}
     )
     print_record(runs.train(config, start, weights, checked_device(device), quiet, tensorboard, fresh))
 
@@ -165,13 +170,28 @@ def reproduce(
         raise RunError(f"{len(failed)} of the notebooks failed: {', '.join(failed)}")
 
 
+def parsed(settings: list[str] | None, options: dict[str, tuple[str, object]]) -> dict[str, Any]:
+    """Return what --set gives; InputError where an option says something else of the same setting.
+
+    Args:
+        options: {setting: (its option's name, the option's value or None where it was left out)}.
+    """
+    given = parse_settings(settings or [])
+    for setting, (option, value) in options.items():
+        if value is not None and given.get(setting) not in (None, value):
+            raise InputError(
+                f"{option} {value} and --set {setting}={short(given[setting])} are both given; expected one of them"
+            )
+    return given
+
+
 def checked_device(name: str | None) -> str | None:
-    """Return the device's name; InputError where this machine has none such."""
+    """Return the device's name; InputError where this machine has none such, or none that computes."""
     import torch
 
     try:
         if name is not None:
-            torch.zeros(1, device=name)
+            torch.zeros(1, device=name).cpu()
     except (RuntimeError, AssertionError) as error:
         raise InputError(
             f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); leave --device out"
@@ -179,45 +199,49 @@ def checked_device(name: str | None) -> str | None:
     return name
 
 
-def resolve(source: str, num_cells: int):
-    """Return the search record, the genotype of a file, or the published genotype that `source` names."""
+def resolve(source: str, depth: Callable[[], int]):
+    """Return the search record, the genotype of a file or text, or the published genotype that `source` names; `depth`
+    says of how many cells, where `source` is a pair of cells.
+    """
     from sswp_lib.runs import runs
     from sswp_lib.space import Genotype, published_cells
 
-    path = Path(source)
-    if path.is_file():
-        try:
-            return Genotype.from_json(path.read_text())
-        except (InputError, UnicodeDecodeError) as error:
-            raise InputError(f"{source!r}: {error}") from None
-    if path.suffix == ".json":
-        raise InputError(f"no file {source!r}; expected a genotype file or a run's name")
+    if "Genotype(" in source:
+        return Genotype.from_text(source, depth())
+    if os.path.isfile(source):  # Path.is_file raises where a name is too long
+        return Genotype.from_file(Path(source), depth())
     if source in published_cells():
-        return Genotype.published(source, num_cells)
-    return runs.find(source)
+        return Genotype.published(source, depth())
+    path, is_folder = Path(source), os.path.isdir(source)
+    if len(path.parts) < 2 and not path.suffix:
+        try:
+            return runs.find(source)
+        except InputError:
+            if not is_folder:
+                raise
+    what = f"{short(source)} is a folder" if is_folder else f"no file {short(source)}"
+    raise InputError(f"{what}; expected a genotype file or a run's name")
 
 
-def model_of(source) -> dict[str, object]:
-    """Return the settings that a source fixes: a search's model and image size, or a genotype's depth."""
+def taken_over(source, data: str | None) -> dict[str, object]:
+    """Return the settings that a source fixes: a genotype's depth, or a search's own, its model and its image size; and
+    its classes and views, unless `data` names another data set than the search's.
+    """
     if hasattr(source, "num_cells"):
         return {"model.num_cells": source.num_cells}
-    model = {f"model.{name}": value for name, value in source.config["model"].items()}
-    return {**model, "data.image_size": source.config["data"]["image_size"]}
+    found = source.config["data"]
+    name, kept = found.get("name"), {"image_size": found["image_size"]}
+    if data in (None, name) or (name == "folder" and str(data).startswith("folder:")):
+        kept = {"classes": None} | {key: value for key, value in found.items() if key not in ("name", "content")}
+    return dotted({"data": kept, "model": source.config["model"], "search": source.config.get("search", {})})
 
 
-def views_of(source, data: str | None) -> dict[str, object]:
-    """Return the classes and views that a search was made with, unless `data` names another data set than the
-    search's.
-    """
-    found = source.config["data"] if hasattr(source, "config") else {}
-    if "views" not in found or (
-        data not in (None, found["name"]) and not (found["name"] == "folder" and data.startswith("folder:"))
-    ):
-        return {}
-    return {
-        "data.classes": found.get("classes"),
-        **{f"data.views.{name}": value for name, value in found["views"].items()},
-    }
+def dotted(values: dict[str, Any], prefix: str = "") -> dict[str, object]:
+    """Return nested settings by their dotted names."""
+    found: dict[str, object] = {}
+    for name, value in values.items():
+        found |= dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
 
 
 def data_of(source) -> str | None:

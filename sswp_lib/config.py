@@ -6,14 +6,28 @@ Table 5 for CIFAR and is what the defaults say; `presets` has the others.
 
 from __future__ import annotations
 
+import ast
 import difflib
 import hashlib
 import json
+import math
 from collections.abc import Iterable
+from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 
 class OneLine:
@@ -47,143 +61,222 @@ def suggest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else f"; expected one of {', '.join(known[:12])}{more}"
 
 
+def short(value: Any) -> str:
+    """Return a value as Python writes it, cut to 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def one_line(error: ValidationError) -> str:
-    """Return pydantic's findings as one line: where, what, and the value."""
+    """Return pydantic's first three findings as one line: where, what, and the value."""
+    entries = error.errors(include_url=False)
     found = []
-    for entry in error.errors(include_url=False):
+    for entry in entries[:3]:
         where = ".".join(str(part) for part in entry["loc"])
         message = entry["msg"].removeprefix("Value error, ")
         value = entry.get("input")
-        given = f" (got {value!r})" if entry["type"] != "value_error" and not isinstance(value, dict | list) else ""
+        plain = entry["type"] != "value_error" and not isinstance(value, dict | list)
+        given = f" (got {short(value)})" if plain else ""
         found.append(f"{where}: {message}{given}" if where else f"{message}{given}")
-    return "; ".join(found)
+    return "; ".join(found) + (f"; and {len(entries) - 3} more" if len(entries) > 3 else "")
 
 
 class Section(BaseModel):
+    """Settings that belong together. Numbers are strict: neither True nor "3" nor 3.0 is the whole number 3."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+def _refuse(*checks: tuple[bool, str]) -> None:
+    """Raise the first message whose condition holds: the values, what was expected, what to do."""
+    for wrong, message in checks:
+        if wrong:
+            raise ValueError(message)
+
+
+def _rising(lr: float, min_lr: float) -> tuple[bool, str]:
+    """Return the check that a learning rate does not rise."""
+    return min_lr > lr, f"min_lr {min_lr:g} is above lr {lr:g}; expected at most lr (equal: a constant rate)"
+
+
 DATASETS = ("digits", "cifar10", "cifar100", "tiny-imagenet", "imagenet", "folder:PATH")
-Share, Turn = (
-    Annotated[float, Field(gt=0, le=1)],
-    Annotated[float, Field(ge=0, le=0.5)],
-)  # of an image's area; of the circle of hues
+Share = Annotated[StrictFloat, Field(gt=0, le=1)]  # of an image's area
+Turn = Annotated[StrictFloat, Field(ge=0, le=0.5)]  # of the circle of hues
+Strength = Annotated[StrictFloat, Field(ge=0)]  # above 1 too, as in torchvision
+Sigma = Annotated[StrictFloat, Field(gt=0)]
+Text = Annotated[str, Field(min_length=1)]
 
 
 class Views(Section):
     """The random views of an image; each image of a batch draws parameters of its own (SimCLR, appendix A)."""
 
     crop_scale: tuple[Share, Share] = (0.2, 1.0)  # area kept by the random resized crop; ours (SimCLR: 0.08 to 1)
-    flip: bool = True
-    jitter: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat, Turn] = (
-        0.8,
-        0.8,
-        0.8,
-        0.2,
-    )  # brightness, contrast, saturation, hue
-    jitter_p: float = Field(0.3, ge=0, le=1)
-    grey_p: float = Field(0.2, ge=0, le=1)
-    blur_p: float = Field(0.2, ge=0, le=1)
-    blur_sigma: tuple[PositiveFloat, PositiveFloat] = (1.0, 2.0)
-    shift: int = Field(0, ge=0)  # pixels either way beside the crop, black coming in, as in training; ours
-    rotation: float = Field(0.0, ge=0, le=180)  # degrees either way; ours, for images without a flip
+    flip: StrictBool = True
+    # brightness, contrast, saturation, hue
+    jitter: tuple[Strength, Strength, Strength, Turn] = (0.8, 0.8, 0.8, 0.2)
+    jitter_p: StrictFloat = Field(0.3, ge=0, le=1)
+    grey_p: StrictFloat = Field(0.2, ge=0, le=1)
+    blur_p: StrictFloat = Field(0.2, ge=0, le=1)
+    blur_sigma: tuple[Sigma, Sigma] = (1.0, 2.0)
+    rotation: StrictFloat = Field(0.0, ge=0, le=180)  # degrees either way; ours, for images without a flip
+    # pixels by which a view may be moved beside its crop, black coming in as in training; ours
+    shift: StrictInt = Field(0, ge=0)
+
+    @field_validator("crop_scale", "blur_sigma")
+    @classmethod
+    def _in_order(cls, ends: tuple[float, float]) -> tuple[float, float]:
+        _refuse((ends[0] > ends[1], f"{list(ends)} is reversed; expected the smaller value first"))
+        return ends
 
 
 class Data(Section):
     name: str = "cifar10"  # one of DATASETS
-    root: str = "data"  # where downloaded sets and the folders of tiny-imagenet and imagenet lie
-    image_size: int = Field(32, ge=8, le=512)  # pixels a side; other images are resized once, on loading
-    classes: tuple[str, ...] | None = Field(None, min_length=2)  # only these classes of the set; None: all
+    root: Text = "data"  # where downloaded sets and the folders of tiny-imagenet and imagenet lie
+    image_size: StrictInt = Field(32, ge=8, le=512)  # pixels a side; other images are resized once, on loading
+    classes: tuple[Text, ...] | None = Field(None, min_length=2)  # only these classes of the set; None: all
     views: Views = Views()
 
     @model_validator(mode="after")
     def _known(self) -> Data:
-        if self.name not in DATASETS and not (self.name.startswith("folder:") and len(self.name) > len("folder:")):
+        if self.name not in DATASETS and not (
+            self.name.startswith("folder:") and self.name.removeprefix("folder:").strip()
+        ):
             raise ValueError(f"unknown data set {self.name!r}{suggest(self.name, DATASETS)}")
+        twice = [c for c in self.classes or () if self.classes.count(c) > 1]
+        if twice:
+            raise ValueError(f"classes names {twice[0]!r} twice; expected different classes")
         return self
 
 
 class Model(Section):
-    init_channels: int = Field(36, ge=2, multiple_of=2)  # section 4.1
-    num_cells: int = Field(20, ge=1)  # section 4.1
+    init_channels: StrictInt = Field(36, ge=2, multiple_of=2)  # section 4.1
+    num_cells: StrictInt = Field(20, ge=1)  # section 4.1
     stem: Literal["cifar", "imagenet"] = "cifar"
-    projection_dim: int = Field(128, ge=2)  # SimCLR
+    projection_dim: StrictInt = Field(128, ge=2)  # SimCLR
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: autocast; appendix A uses it for ImageNet
 
 
 class Search(Section):
     objective: Literal["simclr", "supervised", "byol"] = "simclr"  # section 3.3
-    epochs: int = Field(300, ge=1)  # section 4.1
-    batch_size: int = Field(96, ge=2)  # Table 5; images, so twice as many views
-    ratios: tuple[float, ...] = (0.2, 0.4, 0.4)  # section 3.5: warm-up, bi-level, pruning
+    epochs: StrictInt = Field(300, ge=1)  # section 4.1
+    batch_size: StrictInt = Field(96, ge=2)  # Table 5; images, so twice as many views
+    ratios: tuple[StrictFloat, ...] = (0.2, 0.4, 0.4)  # section 3.5: warm-up, bi-level, pruning
     prune: Literal["forward", "backward", "none"] = "forward"  # FPP, BPP, or all cells at the end
     edges: Literal["all", "top2"] = "all"  # which edges a pruned cell keeps; the paper: all
-    max_skips: int | None = Field(2, ge=0)  # DARTS
-    max_pools: int | None = Field(2, ge=0)  # published code
-    lr: float = Field(0.025, gt=0)  # Table 5
-    min_lr: float = Field(0.0, ge=0)  # Table 5
+    max_skips: StrictInt | None = Field(2, ge=0)  # DARTS
+    max_pools: StrictInt | None = Field(2, ge=0)  # published code
+    lr: StrictFloat = Field(0.025, gt=0)  # Table 5
+    min_lr: StrictFloat = Field(0.0, ge=0)  # Table 5
     schedule: Literal["epoch", "step"] = "epoch"  # the unit in which the cosine advances; DARTS: epoch
-    momentum: float = Field(0.9, ge=0, lt=1)  # Table 5
-    weight_decay: float = Field(4e-5, ge=0)  # Table 5
-    grad_clip: float = Field(5.0, gt=0)  # DARTS
-    alpha_lr: float = Field(0.001, gt=0)  # Table 5
-    alpha_beta2: float = Field(0.99, ge=0, lt=1)  # Table 5; beta1 is 0, or unsampled entries would move
-    alpha_every: int = Field(5, ge=1)  # weight steps before each architecture step; ProxylessNAS's published code
-    skip_dropout: float = Field(0.2, ge=0, le=1)  # section 3.2
-    pool_dropout: float = Field(0.0, ge=0, le=1)  # ours
-    temperature: float = Field(0.07, gt=0)  # published code
-    ema: float = Field(0.99, ge=0, lt=1)  # BYOL's target; ours (BYOL: 0.996, for far longer runs)
-    calibration_batches: int = Field(20, ge=1)  # training batches for BatchNorm's statistics at export; ours
+    momentum: StrictFloat = Field(0.9, ge=0, lt=1)  # Table 5
+    weight_decay: StrictFloat = Field(4e-5, ge=0, le=1)  # Table 5
+    grad_clip: StrictFloat = Field(5.0, gt=0)  # DARTS
+    alpha_lr: StrictFloat = Field(0.001, gt=0, le=10)  # Table 5
+    alpha_beta2: StrictFloat = Field(0.99, ge=0, lt=1)  # Table 5; beta1 is 0, or unsampled entries would move
+    alpha_every: StrictInt = Field(5, ge=1)  # weight steps before each architecture step; ProxylessNAS's published code
+    skip_dropout: StrictFloat = Field(0.2, ge=0, le=1)  # section 3.2
+    pool_dropout: StrictFloat = Field(0.0, ge=0, le=1)  # ours
+    temperature: StrictFloat = Field(0.07, ge=1e-3, le=100)  # published code
+    ema: StrictFloat = Field(0.99, ge=0, lt=1)  # BYOL's target; ours (BYOL: 0.996, for far longer runs)
+    calibration_batches: StrictInt = Field(20, ge=1)  # training batches for BatchNorm's statistics at export; ours
+
+    def boundaries(self) -> tuple[int, int]:
+        """Return the first epoch after warm-up, ceil(E r1), and that at whose start the first cell is pruned,
+        floor(E (r1 + r2)), or E where cells are pruned at the end.
+        """
+        first, second = (Fraction(str(ratio)) * self.epochs for ratio in self.ratios[:2])  # 0.2 + 0.4 is 0.6 here
+        return math.ceil(first), self.epochs if self.prune == "none" else math.floor(first + second)
 
     @model_validator(mode="after")
     def _phases(self) -> Search:
-        parts = 2 if self.prune == "none" else 3
-        if len(self.ratios) != parts:
-            raise ValueError(
-                f"ratios {list(self.ratios)} has {len(self.ratios)} parts; prune={self.prune!r} expects "
-                f"{parts}, e.g. {[0.2, 0.8] if parts == 2 else [0.2, 0.4, 0.4]}"
-            )
-        if any(not 0 <= r <= 1 for r in self.ratios):
-            raise ValueError(f"ratios {list(self.ratios)} must each lie between 0 and 1")
-        if abs(sum(self.ratios) - 1) > 1e-9:
-            raise ValueError(f"ratios {list(self.ratios)} add up to {sum(self.ratios):g}; expected 1")
-        if self.prune != "none" and self.ratios[2] == 0:
-            raise ValueError(
-                f"ratios {list(self.ratios)} leave no time for pruning; expected a third part above 0, or prune='none'"
-            )
+        ratios, parts = list(self.ratios), 2 if self.prune == "none" else 3
+        example = [0.2, 0.8] if parts == 2 else [0.2, 0.4, 0.4]
+        _refuse(
+            (len(ratios) != parts,
+             f"ratios {ratios} has {len(ratios)} parts; prune={self.prune!r} expects {parts}, e.g. {example}"),
+            (any(not 0 <= r <= 1 for r in ratios), f"ratios {ratios} must each lie between 0 and 1"),
+            (abs(sum(ratios) - 1) > 1e-9, f"ratios {ratios} add up to {sum(ratios):g}; expected 1"),
+            (parts == 3 and ratios[-1] == 0,
+             f"ratios {ratios} leave no time for pruning; expected a third part above 0, or prune='none'"),
+        )  # fmt: skip
+        learning, pruning = self.boundaries()
+        enough = f", or epochs={math.ceil(2 / ratios[1])}" if ratios[1] > 1e-3 else ""
+        _refuse(
+            (learning >= pruning,
+             f"epochs {self.epochs} at ratios {ratios} leave none in which alpha is learnt before the first cell is "
+             f"pruned, so that nothing is searched; expected a larger second part{enough}"),
+            _rising(self.lr, self.min_lr),
+        )  # fmt: skip
         return self
 
 
 class Train(Section):
     init: Literal["random", "simclr", "simclr_matched", "concomitant"] = "random"
     objective: Literal["supervised", "simclr"] = "supervised"  # simclr: the two-stage baseline's pre-training
-    half: bool = False  # pre-train on the half of the images on which a search of that seed learns weights; ours
+    half: StrictBool = False  # pre-train on the half of the images on which a search of that seed learns weights; ours
     freeze: Literal["none", "backbone"] = "none"  # backbone: a linear probe, BatchNorm in evaluation mode
-    labels: float = Field(1.0, gt=0, le=1)  # fraction of the labels; stratified and nested
-    labels_per_class: int | None = Field(None, ge=1)  # so many of each class instead
-    validation: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        # part of the training images held out of supervised training; searches and pre-training see them, without
-        # labels if
-        # SSL
-    )
-    epochs: int = Field(600, ge=1)  # DARTS
-    batch_size: int = Field(128, ge=1)  # Table 5
-    lr: float = Field(0.025, gt=0)  # Table 5
-    min_lr: float = Field(0.0, ge=0)  # Table 5
+    labels: StrictFloat = Field(1.0, gt=0, le=1)  # fraction of the labels; stratified and nested
+    labels_per_class: StrictInt | None = Field(None, ge=1)  # so many of each class instead
+    # part of the training images that supervised training does not see; searches and pre-training do, without labels
+    validation: StrictFloat = Field(0.0, ge=0, lt=1)
+    epochs: StrictInt = Field(600, ge=1)  # DARTS
+    batch_size: StrictInt = Field(128, ge=1)  # Table 5
+    lr: StrictFloat = Field(0.025, gt=0)  # Table 5
+    min_lr: StrictFloat = Field(0.0, ge=0)  # Table 5
     schedule: Literal["epoch", "step"] = "epoch"  # DARTS
-    momentum: float = Field(0.9, ge=0, lt=1)  # Table 5
-    weight_decay: float = Field(3e-4, ge=0)  # Table 5
-    grad_clip: float = Field(5.0, gt=0)  # DARTS
-    cutout: int = Field(16, ge=0)  # Table 5; pixels a side, 0 for none
-    shift: int = Field(4, ge=0)  # DARTS: random crop after padding by so many pixels
-    drop_path: float = Field(0.3, ge=0, lt=1)  # Table 5; reached linearly at the last epoch
-    auxiliary: float = Field(0.4, ge=0)  # Table 5; weight of the auxiliary head's loss, 0 for no head
-    temperature: float = Field(0.07, gt=0)  # as in the search
-    calibrate: bool = False  # recompute BatchNorm's statistics before the last evaluation; both are reported
-    evaluate_every: int = Field(0, ge=0)  # epochs between evaluations on the validation part; 0: at the end only
+    momentum: StrictFloat = Field(0.9, ge=0, lt=1)  # Table 5
+    weight_decay: StrictFloat = Field(3e-4, ge=0, le=1)  # Table 5
+    grad_clip: StrictFloat = Field(5.0, gt=0)  # DARTS
+    # shift: `shift`, flip and `cutout`, as DARTS on CIFAR. crop: DARTS's recipe for ImageNet, a random resized crop of
+    # 0.08 to 1 of the area, flip and colour jitter (0.4, 0.4, 0.4, 0.2)
+    augment: Literal["shift", "crop"] = "shift"
+    cutout: StrictInt = Field(16, ge=0)  # Table 5; pixels a side, 0 for none
+    shift: StrictInt = Field(4, ge=0)  # DARTS: random crop after padding by so many pixels
+    label_smoothing: StrictFloat = Field(0.0, ge=0, lt=1)  # DARTS: 0.1 on ImageNet, none on CIFAR
+    drop_path: StrictFloat = Field(0.3, ge=0, lt=1)  # Table 5; reached linearly at the last epoch
+    auxiliary: StrictFloat = Field(0.4, ge=0)  # Table 5; weight of the auxiliary head's loss, 0 for no head
+    temperature: StrictFloat = Field(0.07, ge=1e-3, le=100)  # as in the search
+    calibrate: StrictBool = False  # recompute BatchNorm's statistics before the last evaluation; both are reported
+    evaluate_every: StrictInt = Field(0, ge=0)  # epochs between evaluations on the validation part; 0: at the end only
+
+    @model_validator(mode="after")
+    def _meant(self) -> Train:
+        probe, own = self.freeze == "backbone", self.objective == "simclr"
+        ignored = {"labels": 1.0, "labels_per_class": None, "validation": 0.0} if own else {}
+        ignored = {name: value for name, value in ignored.items() if getattr(self, name) != value}
+        _refuse(
+            _rising(self.lr, self.min_lr),
+            (bool(ignored),
+             f"objective 'simclr' learns from all images without labels and would ignore {', '.join(ignored)}; "
+             f"expected {', '.join(f'{name}={json.dumps(value)}' for name, value in ignored.items())}"),
+            (self.labels < 1 and self.labels_per_class is not None,
+             f"labels {self.labels:g} and labels_per_class {self.labels_per_class} are both given; expected one: "
+             "set labels=1, or labels_per_class=null"),
+            (probe and own,
+             "freeze 'backbone' with objective 'simclr' leaves only the projection head to learn; expected "
+             "objective='supervised', or freeze='none'"),
+            (probe and self.init == "random",
+             "freeze 'backbone' with init 'random' probes features that nothing has learnt; expected "
+             "init='concomitant' or 'simclr'"),
+            (own and self.init in ("simclr", "simclr_matched"),
+             f"init {self.init!r} with objective 'simclr' pre-trains twice; expected init='random' or 'concomitant'"),
+            (self.half and not own,
+             "half is for pre-training; expected half=false, or objective='simclr'"),
+            (own and self.batch_size == 1,
+             "batch_size 1 leaves objective 'simclr' no other image to contrast with; expected 2 or more"),
+            (self.batch_size == 1 and self.auxiliary > 0 and not own and not probe,
+             "batch_size 1 gives the auxiliary head's BatchNorm one value a channel; expected 2 or more, or "
+             "auxiliary=0"),
+            (self.evaluate_every > 0 and self.validation == 0,
+             f"evaluate_every {self.evaluate_every} has no validation part to evaluate; expected validation above 0, "
+             "or evaluate_every=0"),
+            (self.evaluate_every > self.epochs,
+             f"evaluate_every {self.evaluate_every} is more than epochs {self.epochs}; expected at most so many, or 0"),
+            (self.augment == "crop" and self.shift + self.cutout > 0,
+             f"augment 'crop' takes the place of shift {self.shift} and cutout {self.cutout}; expected 0 for both, or "
+             "augment='shift'"),
+        )  # fmt: skip
+        return self
 
 
 class Config(Section):
@@ -193,7 +286,25 @@ class Config(Section):
     model: Model = Model()
     search: Search = Search()
     train: Train = Train()
-    seed: int = Field(0, ge=0)
+    seed: StrictInt = Field(0, ge=0, lt=2**32)  # NumPy's range
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Config:
+        """Refuse what does not fit the images. A pre-training uses neither shift nor cutout of its own."""
+        size, views, train = self.data.image_size, self.data.views, self.train
+        used, half = train.objective == "supervised", size // 2
+        _refuse(
+            (self.model.stem == "imagenet" and size < 32,
+             f"data.image_size {size} is less than a pixel behind the stem 'imagenet' and two reductions, which divide "
+             "it by 32; expected 32 or more, or model.stem=cifar"),
+            (views.shift > half,
+             f"data.views.shift {views.shift} moves views of {size} pixels by more than half; expected at most {half}"),
+            (used and train.shift > half,
+             f"train.shift {train.shift} moves images of {size} pixels by more than half; expected at most {half}"),
+            (used and train.cutout > size,
+             f"train.cutout {train.cutout} is larger than images of {size} pixels; expected e.g. {half} or 0"),
+        )  # fmt: skip
+        return self
 
     def changed(self, **settings: Any) -> Config:
         """Return a copy with dotted settings replaced, e.g. changed(**{"search.epochs": 40, "seed": 1})."""
@@ -243,14 +354,22 @@ def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
 
 
 def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
-    """Turn "search.epochs=40" pairs into a dictionary; values are JSON where they can be, else text."""
+    """Turn "search.epochs=40" pairs into a dictionary. Values are JSON or Python's literals where they can be (null and
+    None, [0, 1] and (0, 1)), else text.
+    """
+    if isinstance(pairs, str):
+        raise InputError(f'settings {pairs!r} is one text; expected a list of texts, e.g. ["search.epochs=40"]')
     settings = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:
             raise InputError(f"setting {pair!r} has no value; expected NAME=VALUE, e.g. search.epochs=40")
-        try:
-            settings[name.strip()] = json.loads(text)
-        except json.JSONDecodeError:
-            settings[name.strip()] = text
+        settings[name.strip()] = _value(text.strip())
     return settings
+
+
+def _value(text: str) -> Any:
+    for read in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            return read(text)
+    return text

@@ -14,7 +14,7 @@ from sswp_lib.config import setting_names
 from sswp_lib.learn.search import Search
 from sswp_lib.presets import PRESETS
 from sswp_lib.runs import runs
-from sswp_lib.space import Genotype
+from sswp_lib.space import Genotype, published_cells
 
 COMMANDS = ("search", "train", "runs", "show", "settings", "reproduce")
 
@@ -99,6 +99,21 @@ def test_train_from_a_genotype(call, tmp_path, given):
     assert status == 0 and runs.find(out.splitlines()[0]).genotype == Genotype.published("DARTS_V2", 2)
 
 
+def test_train_from_a_genotype_as_darts_prints_it(call, tmp_path):
+    cells = {kind: [tuple(pair) for pair in pairs] for kind, pairs in published_cells()["DARTS_V2"].items()}
+    text = (
+        f"Genotype(normal={cells['normal']}, normal_concat=range(2, 6), reduce={cells['reduce']}, "
+        "reduce_concat=range(2, 6))"
+    )
+    (tmp_path / "log.txt").write_text(f"11/14 10:21:33 PM genotype = {text}\n")
+    names = set()
+    for source in (tmp_path / "log.txt", text, "DARTS_V2"):
+        status, out, err = call("train", source, *TINY_RUN, "--set", "train.epochs=1")
+        assert status == 0, err
+        names.add(out.splitlines()[0])
+    assert len(names) == 1
+
+
 def test_published_cells_make_a_network_of_the_configurations_depth(call, monkeypatch):
     seen = []
     monkeypatch.setattr(
@@ -134,6 +149,37 @@ def test_training_takes_classes_and_views_from_its_search(call, runs_folder, tmp
     assert other["classes"] is None and other["views"] == {"flip": True}
 
 
+def test_two_stage_baseline_of_a_search_pre_trains_as_long_and_by_the_same_recipe(call, monkeypatch):
+    """Paper, section 4.4: the search's epochs, batch and learning rate; they are the record's, not the preset's."""
+    own = {
+        "search.epochs": 3, "search.batch_size": 200, "search.lr": 0.05, "search.min_lr": 0.01,
+        "search.temperature": 0.2, "search.momentum": 0.8, "search.weight_decay": 1e-3, "search.schedule": "epoch",
+    }  # fmt: skip
+    settings = [word for name, value in own.items() for word in ("--set", f"{name}={json.dumps(value)}")]
+    found = runs.find(call("search", *TINY_RUN, *settings)[1].splitlines()[0])
+    training = ["--preset", "smoke", "--device", "cpu", "--quiet", "--init", "simclr", "--set", "train.batch_size=8"]
+    assert call("train", found.name, *training, "--set", "train.epochs=1")[0] == 0
+    (start,) = [record for record in runs.everything() if record.config.get("train", {}).get("objective") == "simclr"]
+    searched, learnt = found.config["search"], start.config["train"]
+    assert {f"search.{name}": learnt[name] for name in (n.split(".")[1] for n in own)} == own
+    assert [name for name in own if searched[name.split(".")[1]] != own[name]] == []
+    assert start.config["data"] == found.config["data"] and start.config["model"] == found.config["model"]
+    seen = []
+    monkeypatch.setattr(runs, "train", lambda config, *a: seen.append(config.search) or sys.exit(0))
+    call("train", found.name, *training, "--set", "search.temperature=0.3")
+    assert (seen[0].temperature, seen[0].epochs) == (0.3, 3)  # what is said counts
+
+
+def test_a_data_set_named_by_a_setting_has_its_own_views(call, monkeypatch):
+    seen = []
+    monkeypatch.setattr(runs, "search", lambda config, *a: seen.append(config.data) or sys.exit(0))
+    for given in (["--data", "cifar10"], ["--set", "data.name=cifar10"], ["--set", "data.name='cifar10'"]):
+        call("search", "--preset", "smoke", *given)
+    assert len(seen) == 3 and {(data.name, data.image_size, data.views.flip) for data in seen} == {
+        ("cifar10", 32, True)
+    }
+
+
 @pytest.mark.parametrize(
     "arguments, expected",
     [
@@ -157,13 +203,44 @@ def test_training_takes_classes_and_views_from_its_search(call, runs_folder, tmp
         (["search", "--set", "data.views.jitter=[1,1,1,0.9]"], "data.views.jitter.3"),
         (["search", "--set", 'data.classes=["1","1"]'], "names '1' twice"),
         (["search", "--set", "search.lr=Infinity"], "search.lr"),
+        (["search", "--set", "search.epochs=1"], "leave none in which alpha is learnt"),
+        (["search", "--set", "search.epochs=True"], "valid integer (got True)"),
+        (["search", "--set", "search.lr=0.1", "--set", "search.min_lr=0.2"], "min_lr 0.2 is above lr 0.1"),
+        (["search", "--seed", "99999999999"], "seed: Input should be less than 4294967296 (got 99999999999)"),
+        (["search", "--seed", "3", "--set", "seed=4"], "--seed 3 and --set seed=4 are both given"),
+        (["search", "--data", ""], "unknown data set ''"),
+        (
+            ["search", "--data", "digits", "--set", "data.name=cifar10"],
+            "data 'digits' and data.name='cifar10' are both",
+        ),
+        (["search", "--device", "meta"], "device 'meta' cannot be used here"),
+        (["search", "--device", ""], "device '' cannot be used here"),
         (["search", "--device", "quantum"], "device 'quantum' cannot be used here"),
         (["search", "--data", "folder:/no/such/folder"], "no folder '/no/such/folder'"),
         (["train", "absent.json"], "no file 'absent.json'"),
         (["train", "search-0000"], "no finished run 'search-0000'"),
         (["train", "DARTS_V2", "--init", "randm"], "init"),
         (["train", "DARTS_V2", "--init", "concomitant"], "without weights"),
-        (["train", "DARTS_V2", "--labels", "2"], "labels"),
+        (
+            ["train", "DARTS_V2", "--init", "simclr", "--set", "train.init=random"],
+            "--init simclr and --set train.init=",
+        ),
+        (["train", "DARTS_V2", "--labels", "2"], "train.labels: Input should be less than or equal to 1 (got 2"),
+        (["train", "DARTS_V2", "--labels", "0"], "train.labels: Input should be greater than 0 (got 0"),
+        (["train", "DARTS_V2", "--labels", "nan"], "train.labels: Input should be a finite number"),
+        (
+            ["train", "DARTS_V2", "--labels", "0.1", "--set", "train.labels_per_class=2"],
+            "--labels 0.1 and --set train.labels_per_class=2 are both given",
+        ),
+        (["train", "DARTS_V2", "--labels", "1", "--set", "train.labels_per_class=2"], "are both given"),
+        (["train", "DARTS_V2", "--labels", "0.1", "--set", "train.labels=0.3"], "are both given; expected one of them"),
+        (["train", "DARTS_V2", "--set", "train.labels=0.1"], "labels 0.1 and labels_per_class 2 are both given"),
+        (["train", "DARTS_V2", "--set", "train.freeze=backbone"], "probes features that nothing has learnt"),
+        (["train", "/no/such/genotype"], "no file '/no/such/genotype'"),
+        (["train", "absent.txt"], "no file 'absent.txt'; expected a genotype file or a run's name"),
+        (["train", "/"], "'/' is a folder; expected a genotype file or a run's name"),
+        (["train", "x" * 5000], "no finished run 'xxx"),
+        (["train", "Genotype(normal=[])"], "not a genotype: 'Genotype(normal=[])'; expected Genotype(normal=[...]"),
         (["train", "DARTS_V2", "--set", "model.num_cells=abc"], "model.num_cells"),
         (
             ["train", "DARTS_V2", "--init", "simclr", "--weights", "w.safetensors"],

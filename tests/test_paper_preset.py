@@ -16,7 +16,8 @@ def test_first_steps_at_full_width_and_depth():
     """Only the images (digits at 32x32) and the batch are smaller than the paper's; a weight step in warm-up, then one
     with an architecture step.
     """
-    config = load_config("paper", settings={"data.name": "digits", "search.batch_size": 4, "search.alpha_every": 1})
+    few = {"search.batch_size": 4, "search.alpha_every": 1}
+    config = load_config("paper", settings=few).changed(**{"data.name": "digits"})
     assert (config.model.init_channels, config.model.num_cells) == (36, 20)
     search = Search(config, load(config.data))
     assert parameters(search.supernet) == 20_332_748 and search.supernet.alpha.shape == (20, 14, 7)

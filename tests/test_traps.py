@@ -134,12 +134,15 @@ def test_the_test_set_chooses_nothing(config, data):
     assert [name for name in result if "best" in name] == ["best_validation_top1"]
 
 
-def test_what_the_caps_change_at_export_is_counted_and_measured(config, data):
-    search = Search(config.changed(**{"search.edges": "all", "search.epochs": 3, "search.alpha_lr": 1e-8}), data)
+def test_what_the_caps_change_is_counted_measured_and_trained(config, data):
+    """Six of a cell's eight pools become another operation, when the cell is pruned: so it is trained to the end."""
+    search = Search(config.changed(**{"search.edges": "all", "search.epochs": 4, "search.alpha_lr": 1e-8}), data)
     with torch.no_grad():
         search.supernet.alpha[..., 1] = 1.0  # pools everywhere
-    result, _ = run(search).finish()
-    assert result["changed_by_caps"] == len(result["new_operations"]) == 3 * 6
+    search._fetch_alpha()
+    result, weights = run(search).finish()
+    assert result["changed_by_caps"] == 3 * 6
+    load_concomitant(Network(Genotype.model_validate(result["genotype"]), 4), weights)  # which are all there
     assert result["supernet"].keys() == result["exported"].keys() == {"loss", "accuracy"}
     assert result["supernet"] != result["exported"]
 
@@ -182,22 +185,20 @@ def test_the_auxiliary_head_takes_maps_of_every_size(size):
 def test_the_cosine_has_one_unit_and_the_configuration_names_it(config, data):
     """As many learning rates as epochs, or as steps, in search and training alike."""
     for schedule in ("epoch", "step"):
-        changed = config.changed(**{"search.schedule": schedule, "search.epochs": 3, "train.schedule": schedule})
+        changed = config.changed(**{"search.schedule": schedule, "search.epochs": 4, "train.schedule": schedule})
         for loop in (Search(changed, data), Training(changed, data, DARTS)):
             rates = {loop.optimizer.param_groups[0]["lr"] for progress in loop.advance() if progress.row is None}
-            assert len(rates) == (3 if schedule == "epoch" else 3 * loop.num_steps)
+            assert len(rates) == loop.num_epochs * (1 if schedule == "epoch" else loop.num_steps)
     with pytest.raises(InputError, match=r"search.schedule"):
         config.changed(**{"search.schedule": "batch"})
 
 
-def test_every_rank_draws_the_same_paths():
-    """Paths come from the seed and the step, on the CPU: whatever a process has drawn or computed beside, they are the
-    same.
-    """
+def test_paths_depend_on_the_seed_and_the_step_alone():
+    """Whatever a process has drawn or computed beside, its paths are the same."""
     drawn = []
-    for rank in range(2):
-        torch.manual_seed(rank)
-        torch.rand(rank * 7)
+    for beside in range(2):
+        torch.manual_seed(beside)
+        torch.rand(beside * 7)
         g = torch.Generator().manual_seed(5)
         alpha = torch.linspace(-1, 1, 3 * 14 * 7).view(3, 14, 7)
         present = torch.ones_like(alpha, dtype=torch.bool)

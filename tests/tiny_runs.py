@@ -20,7 +20,7 @@ from sswp_lib.space import Genotype
 TINY = {
     "search.epochs": 3, "search.batch_size": 200, "search.ratios": (0.0, 0.5, 0.5), "search.alpha_every": 1,
     "search.calibration_batches": 1, "model.num_cells": 2, "model.init_channels": 2, "model.projection_dim": 8,
-    "data.image_size": 8, "train.epochs": 3, "train.batch_size": 8,
+    "data.image_size": 8, "train.epochs": 3, "train.batch_size": 8, "train.cutout": 0,
 }  # fmt: skip
 SMALL = [word for name, value in TINY.items() for word in ("--set", f"{name}={json.dumps(value)}")]
 TINY_RUN = ["--preset", "smoke", "--device", "cpu", "--quiet", *SMALL]

@@ -98,12 +98,17 @@ class Supervised(Objective):
 
     needs_labels = True
 
+    def __init__(self, label_smoothing: float = 0.0):
+        super().__init__()
+        self.label_smoothing = label_smoothing
+
     def head(self, num_features: int, num_classes: int) -> nn.Module:
         return nn.Linear(num_features, num_classes)
 
     def forward(self, model, views, labels, *extra):
         scores = model(views[0], *extra).float()
-        return F.cross_entropy(scores, labels), {"accuracy": _share_right(scores, labels)}
+        loss = F.cross_entropy(scores, labels, label_smoothing=self.label_smoothing)
+        return loss, {"accuracy": _share_right(scores, labels)}
 
 
 class BYOL(Objective):
@@ -157,11 +162,11 @@ def _share_right(scores: Tensor, target: Tensor) -> Tensor:
     return (scores.detach().argmax(dim=1) == target).float().mean()
 
 
-def build(name: str, config: Config, temperature: float) -> Objective:
+def build(name: str, config: Config, temperature: float, label_smoothing: float = 0.0) -> Objective:
     """Return the objective `name` ("simclr", "supervised", "byol") with the configuration's settings."""
     builders = {
         "simclr": lambda: SimCLR(temperature, config.model.projection_dim),
-        "supervised": Supervised,
+        "supervised": lambda: Supervised(label_smoothing),
         "byol": lambda: BYOL(config.model.projection_dim, config.search.ema),
     }
     return builders[name]()

@@ -8,7 +8,7 @@ Deliberate deviation: nothing is skipped where T < 1; several cells are then pru
 from __future__ import annotations
 
 from fractions import Fraction
-from math import floor
+from math import ceil, floor
 
 from sswp_lib.config import Search
 
@@ -21,10 +21,10 @@ def _exact(ratio: float) -> Fraction:
 
 def phase(epoch: int, config: Search) -> str:
     """Return the phase of an epoch (from 0): "warm-up", "bi-level" or "pruning"."""
-    first, second = (_exact(r) * config.epochs for r in config.ratios[:2])
-    if epoch < first:
+    learning, pruning = config.boundaries()
+    if epoch < learning:
         return PHASES[0]
-    return PHASES[1] if config.prune == "none" or epoch < floor(first + second) else PHASES[2]
+    return PHASES[1] if epoch < pruning else PHASES[2]
 
 
 def phase_lengths(config: Search) -> dict[str, int]:
@@ -55,5 +55,5 @@ def architecture_steps(config: Search, num_cells: int, steps_an_epoch: int) -> d
     One follows every `alpha_every`-th weight step of the whole search; those of the warm-up are left out.
     """
     done = lambda epochs: epochs * steps_an_epoch // config.alpha_every  # noqa: E731
-    warm = sum(phase(epoch, config) == PHASES[0] for epoch in range(config.epochs))
+    warm = ceil(_exact(config.ratios[0]) * config.epochs)
     return {cell: max(done(end) - done(warm), 0) for cell, end in sorted(pruning_epochs(config, num_cells).items())}

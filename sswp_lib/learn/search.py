@@ -71,7 +71,7 @@ class Search(Loop):
         starved = [cell for cell, count in architecture_steps(s, cells, self.num_steps).items() if count == 0]
         if starved:
             enough = next((e for e in range(s.epochs, 50 * s.epochs) if _all_learn(s, e, cells, self.num_steps)), None)
-            longer = f"search.epochs of at least {enough}, " if enough else ""
+            longer = f"search.epochs={enough} (the next number that will do), " if enough else ""
             raise InputError(
                 f"cell {starved[0]} would be pruned at epoch {pruning_epochs(s, cells)[starved[0]]}, before alpha has "
                 f"taken a step ({self.num_steps} weight steps an epoch, an architecture step after every "
@@ -96,8 +96,8 @@ class Search(Loop):
         self._fetch_alpha()
 
     def _fetch_alpha(self) -> None:
-        """Bring alpha to the CPU, where paths are drawn: once for each change, not for each draw."""
-        self.alpha_on_host = self.supernet.alpha.detach().cpu()
+        """Copy alpha to the CPU, where paths are drawn: once for each change, not for each draw."""
+        self.alpha_on_host = self.supernet.alpha.detach().to("cpu", copy=True)  # as stale on a CPU as on a GPU
 
     def _named_weights(self) -> dict[str, torch.nn.Parameter]:
         """Return every parameter that weight steps learn, by name; the objective's own under "objective."."""

@@ -12,13 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sswp_lib.config import Config, InputError
+from sswp_lib.config import Config, InputError, Views
 from sswp_lib.learn.data import ImageData, epoch_batches, generator, halves, take, training_subset
 from sswp_lib.learn.loop import Loop, optimizer_state, precision, restore_optimizer, seeded
 from sswp_lib.learn.measure import accuracy, multiply_adds, parameters
 from sswp_lib.learn.objectives import build
 from sswp_lib.learn.views import normalise, random_views, training_images
 from sswp_lib.space import Genotype, LoadReport, Network, calibrate, drop_path_masks, load_concomitant
+
+# DARTS's recipe for ImageNet
+TRAINING_CROPS = Views(crop_scale=(0.08, 1.0), jitter=(0.4, 0.4, 0.4, 0.2), jitter_p=1.0, grey_p=0.0, blur_p=0.0)
 
 
 class Training(Loop):
@@ -51,7 +54,8 @@ class Training(Loop):
                 f"init is {self.settings.init!r} and weights are {'missing' if weights is None else 'given'}; "
                 "only init='random' goes without"
             )
-        self.objective = build(self.settings.objective, config, self.settings.temperature)
+        s = self.settings
+        self.objective = build(s.objective, config, s.temperature, s.label_smoothing)
         self.train_index, self.validation_index = self._split()
         self.num_epochs = self.settings.epochs
         epoch_batches(self.train_index, self.settings.batch_size, config.seed, "this training", 0)
@@ -121,7 +125,8 @@ class Training(Loop):
         with precision(self.config, self.device):
             loss, metrics = self.objective(forward, views, labels)
         if auxiliary[0] is not None:
-            loss = loss + s.auxiliary * F.cross_entropy(auxiliary[0].float(), labels)
+            smoothed = F.cross_entropy(auxiliary[0].float(), labels, label_smoothing=s.label_smoothing)
+            loss = loss + s.auxiliary * smoothed
         return loss, metrics
 
     def _view(self, images: Tensor, g: torch.Generator) -> Tensor:
@@ -129,6 +134,8 @@ class Training(Loop):
         s, mean, std, config = self.settings, self.data.mean, self.data.std, self.config.data
         if not self.objective.needs_labels:
             return random_views(images, config.views, mean, std, g, config.image_size)
+        if s.augment == "crop":
+            return random_views(images, TRAINING_CROPS, mean, std, g, config.image_size)
         return training_images(images, s.shift, config.views.flip, s.cutout, mean, std, g, config.image_size)
 
     def describe(self) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from sswp_lib.presets import load_config
 Settings = dict[str, Any]
 SEEDS = {"ablations": 3, "few_labels": 4, "fractions": 4}  # searches of each comparison, by study; ours
 FEWER_SEEDS = {"smoke": 2, "cifar": 2}
-CHOOSES_RATES = ("few_labels", "fractions")  # studies in which learning rates are chosen on held-out training images
 
 
 class Setup(NamedTuple):
@@ -53,11 +52,6 @@ def configured(
         )
     given = parse_settings(settings)
     config, compared = load_config(preset, data, settings=given), load_config(preset, data, settings=given, study=study)
-    if study in CHOOSES_RATES and compared.train.validation == 0:
-        raise InputError(
-            "train.validation is 0, and this notebook chooses learning rates on held-out training images; expected a "
-            "part of them, such as train.validation=0.1"
-        )
     load(config.data)  # a missing folder is said here
     usual = number_of_seeds(preset, study)
     everything = {"data": data, "seeds": None if seeds in (None, usual) else seeds, **own}

@@ -32,7 +32,8 @@ def phases(config: Config) -> ipywidgets.Widget:
 
     def draw(warm_up: float, bi_level: float) -> Figure:
         third = round(1 - warm_up - bi_level, 2)
-        search = config.changed(**{"search.ratios": (warm_up, bi_level, third), "search.prune": "forward"}).search
+        # not validated: the picture also shows what a search refuses, such as no bi-level phase
+        search = config.search.model_copy(update={"ratios": (warm_up, bi_level, third), "prune": "forward"})
         return plots.phases(search, config.model.num_cells)
 
     tenth = {"min": 0.0, "max": 0.4, "step": 0.1, "readout_format": ".1f"}

@@ -6,14 +6,17 @@ Deliberate deviations: the caps on skips and pools are ours to switch off (DARTS
 
 from __future__ import annotations
 
+import ast
 import json
 from importlib import resources
+from itertools import accumulate
+from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, StrictInt, ValidationError, field_validator
 from torch import Tensor
 
-from sswp_lib.config import InputError, one_line, suggest
+from sswp_lib.config import InputError, one_line, short, suggest
 
 CANDIDATES = (
     "skip_connect", "max_pool_3x3", "avg_pool_3x3",
@@ -23,6 +26,8 @@ SKIPS = ("skip_connect",)
 POOLS = ("max_pool_3x3", "avg_pool_3x3")
 NON_PARAMETERISED = SKIPS + POOLS
 
+DARTS_FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")  # of the tuple that DARTS's code and logs print
+MAX_BYTES = 1_000_000  # of a genotype's file; a cell takes about 200
 NUM_NODES = 4  # intermediate nodes of a cell; nodes 0 and 1 are its inputs
 EDGES = tuple((source, node) for node in range(2, 2 + NUM_NODES) for source in range(node))  # 14, node by node
 EDGE_INDEX = {edge: index for index, edge in enumerate(EDGES)}
@@ -42,7 +47,7 @@ class Genotype(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    cells: list[list[tuple[str, int]]]
+    cells: list[list[tuple[str, StrictInt]]]
 
     @field_validator("cells")
     @classmethod
@@ -56,7 +61,7 @@ class Genotype(BaseModel):
                 node = 2 + position // 2
                 if name not in CANDIDATES:
                     raise ValueError(
-                        f"cell {i}, pair {position}: unknown operation {name!r}{suggest(name, CANDIDATES)}"
+                        f"cell {i}, pair {position}: unknown operation {short(name)}{suggest(name, CANDIDATES)}"
                     )
                 if not 0 <= source < node:
                     raise ValueError(
@@ -94,6 +99,38 @@ class Genotype(BaseModel):
             raise InputError(f"not a genotype: {one_line(error)}") from None
 
     @classmethod
+    def from_text(cls, text: str, num_cells: int = 20) -> Genotype:
+        """Read a genotype's JSON, or a pair of cells as DARTS's code and logs print it, to be stacked to `num_cells`:
+        Genotype(normal=[...], normal_concat=range(2, 6), reduce=[...], reduce_concat=range(2, 6)).
+
+        Raises:
+            InputError: neither of them, several at once, operations that are none of CANDIDATES, or other nodes than 2
+                to 5 concatenated.
+        """
+        count = text.count("Genotype(")
+        if count > 1:
+            raise InputError(f"{count} genotypes in one text; expected one, so keep that alone")
+        return cls._stacked(_pair_of_cells(text), num_cells) if count else cls.from_json(text)
+
+    @classmethod
+    def from_file(cls, path: Path, num_cells: int = 20) -> Genotype:
+        """Read the file of a genotype in either form; InputError names the file."""
+        try:
+            size = path.stat().st_size
+            if size > MAX_BYTES:
+                raise InputError(f"{size / 1e6:.1f} MB is no genotype; expected at most {MAX_BYTES / 1e6:g} MB")
+            text = path.read_text(encoding="utf-8-sig")
+            if not text.strip():
+                raise InputError("the file is empty; expected a genotype")
+            return cls.from_text(text, num_cells)
+        except UnicodeDecodeError:
+            raise InputError(f"{str(path)!r}: not a text; expected a genotype as JSON or as DARTS prints it") from None
+        except OSError as error:
+            raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from None
+        except InputError as error:
+            raise InputError(f"{str(path)!r}: {error}") from None
+
+    @classmethod
     def published(cls, name: str, num_cells: int = 20) -> Genotype:
         """Return a published pair of cells (DARTS_V1, DARTS_V2, PDARTS, PC_DARTS_CIFAR, PC_DARTS_IMAGENET), stacked to
         `num_cells`.
@@ -101,9 +138,50 @@ class Genotype(BaseModel):
         known = published_cells()
         if name not in known:
             raise InputError(f"no published genotype {name!r}{suggest(name, known)}")
-        cells = known[name]
+        return cls._stacked(known[name], num_cells)
+
+    @classmethod
+    def _stacked(cls, cells: dict[str, list], num_cells: int) -> Genotype:
+        """Return the genotype of `num_cells` cells of which those at thirds are the "reduce" one."""
+        if num_cells < 1:
+            raise InputError(f"num_cells is {num_cells}; expected 1 or more")
         reductions = reduction_cells(num_cells)
         return cls(cells=[cells["reduce" if i in reductions else "normal"] for i in range(num_cells)])
+
+
+def _pair_of_cells(text: str) -> dict[str, list]:
+    """Return {"normal": 8 pairs, "reduce": 8 pairs} of DARTS's own text. It is parsed, never evaluated."""
+    arguments = text[text.index("Genotype(") + len("Genotype") :]
+    depths = accumulate((c == "(") - (c == ")") for c in arguments)
+    end = next((i for i, depth in enumerate(depths) if depth == 0), len(arguments))
+    try:
+        call = ast.parse(f"Genotype{arguments[: end + 1]}", mode="eval").body
+        parts = dict(zip(DARTS_FIELDS, call.args, strict=False)) | {k.arg: k.value for k in call.keywords}
+        normal, normal_concat, reduce, reduce_concat = (_literal(parts.pop(name)) for name in DARTS_FIELDS)
+        if parts:
+            raise LookupError(f"unknown {list(parts)}")
+    except (SyntaxError, ValueError, TypeError, LookupError, RecursionError, MemoryError):
+        raise InputError(
+            f"not a genotype: {short(f'Genotype{arguments}')}; expected Genotype(normal=[...], "
+            "normal_concat=range(2, 6), reduce=[...], reduce_concat=range(2, 6)) with lists of 8 pairs"
+        ) from None
+    for name, nodes in (("normal_concat", normal_concat), ("reduce_concat", reduce_concat)):
+        if nodes not in (range(2, 6), [2, 3, 4, 5], (2, 3, 4, 5)):
+            raise InputError(f"{name} is {short(nodes)}; expected range(2, 6): a cell's output is its four nodes")
+    cells = {"normal": normal, "reduce": reduce}
+    for name, pairs in cells.items():
+        try:
+            Genotype(cells=[pairs])
+        except ValidationError as error:
+            raise InputError(one_line(error).replace("cells: cell 0", name).replace("cells.0", name)) from None
+    return cells
+
+
+def _literal(value: ast.expr) -> object:
+    """Return the value of a literal or of a range(...) of literals."""
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "range":
+        return range(*map(ast.literal_eval, value.args))
+    return ast.literal_eval(value)
 
 
 def published_cells() -> dict[str, dict[str, list]]:
@@ -125,9 +203,18 @@ def derive(
         alpha: (cells, 14, M) architecture parameters.
         max_skips, max_pools: most of each that a cell may have; None for no cap.
         candidates: the M operation names of alpha's last dimension.
+
+    Raises:
+        InputError: an unknown candidate, another shape, NaN, or nothing parameterised to take the place of a surplus
+            skip or pool.
     """
-    if alpha.dim() != 3 or alpha.shape[1:] != (len(EDGES), len(candidates)):
-        raise InputError(f"alpha has shape {tuple(alpha.shape)}; expected (cells, {len(EDGES)}, {len(candidates)})")
+    strange = [name for name in candidates if name not in CANDIDATES]
+    if strange:
+        raise InputError(f"unknown candidate {short(strange[0])}{suggest(strange[0], CANDIDATES)}")
+    if alpha.dim() != 3 or len(alpha) == 0 or alpha.shape[1:] != (len(EDGES), len(candidates)):
+        raise InputError(
+            f"alpha has shape {tuple(alpha.shape)}; expected (cells, {len(EDGES)}, {len(candidates)}), a cell or more"
+        )
     return Genotype(cells=[derive_cell(cell, max_skips, max_pools, candidates) for cell in alpha])
 
 
@@ -135,6 +222,8 @@ def derive_cell(
     alpha: Tensor, max_skips: int | None, max_pools: int | None, candidates: tuple[str, ...] = CANDIDATES
 ) -> list[tuple[str, int]]:
     """Derive one cell from its (14, M) parameters: 8 pairs (operation, input), by node and then by input."""
+    if alpha.isnan().any():
+        raise InputError("alpha holds NaN, which has no best operation; lower search.alpha_lr or search.lr")
     probabilities = torch.softmax(alpha.detach().double(), dim=-1).tolist()  # 14 lists of M; ties fall to the first
     ranking = [
         (p, edge, name) for edge, row in enumerate(probabilities) for p, name in zip(row, candidates, strict=True)
@@ -164,7 +253,13 @@ def _cap(
     for _, edge in held[: max(surplus, 0)]:
         del kept[edge]
         free = [e for e in EDGES_OF_NODE[EDGES[edge][1]] if e not in kept]
-        p, chosen, name = next(entry for entry in ranking if entry[1] in free and entry[2] not in NON_PARAMETERISED)
+        found = next((entry for entry in ranking if entry[1] in free and entry[2] not in NON_PARAMETERISED), None)
+        if found is None:
+            raise InputError(
+                f"a cell has {surplus} of {'/'.join(capped)} too many for a cap of {limit}, and no candidate with "
+                "weights to replace them; expected one, e.g. 'sep_conv_3x3', or None for no cap"
+            )
+        p, chosen, name = found
         kept[chosen] = (p, name)
 
 

@@ -15,7 +15,7 @@ from sswp_lib.learn import Search
 from sswp_lib.learn.views import normalise
 from sswp_lib.space import CANDIDATES, Genotype, Paths, derive
 
-FAST = {"search.epochs": 3, "search.batch_size": 20}
+FAST = {"search.epochs": 3, "search.batch_size": 20, "search.ratios": (0.3, 0.4, 0.3), "search.alpha_every": 1}
 
 
 def run(search: Search) -> Search:
@@ -285,11 +285,10 @@ def test_interrupted_between_an_epochs_last_step_and_its_row(config, data, tmp_p
 
 @pytest.mark.parametrize("caps", [2, None])
 def test_top2_exports_the_supernet_itself(config, digits, data, caps):
-    """After a whole search: equal outputs, to the bit, on 1,000 images; no operation is new."""
+    """After a whole search: equal outputs, to the bit, on 1,000 images, and equal losses and accuracies."""
     search = run(Search(config.changed(**{"search.max_skips": caps, "search.max_pools": caps}), data))
     result, weights = search.finish()
-    network, new = search.export()
-    assert new == frozenset() and result["new_operations"] == []
+    network = search.export()
     assert result["supernet"] == result["exported"]
     x = normalise(digits.train[:1000], data.mean, data.std)
     supernet = search.supernet.eval()
@@ -304,6 +303,7 @@ def skipping(config, data, **settings) -> tuple[Search, dict, dict]:
     search = Search(config.changed(**{"search.edges": "all", "search.alpha_lr": 1e-8} | settings), data)
     with torch.no_grad():
         search.supernet.alpha[..., 0] = 1 + torch.rand(3, 14, generator=torch.Generator().manual_seed(0))
+    search._fetch_alpha()
     return search, *run(search).finish()
 
 
@@ -313,31 +313,15 @@ def test_all_keeps_14_edges_and_says_what_the_caps_changed(config, data):
     assert all(len(cell.edges) == 14 for cell in search.supernet.cells)
     assert result["changed_by_caps"] == 3 * 6
     assert result["operation_counts"]["skip_connect"] == 6 and result["skip_share"] == 0.25
-    assert len(result["new_operations"]) == 18
-    genotype = Genotype.model_validate(result["genotype"])
-    assert all(genotype.edges(c)[e] != "skip_connect" for c, e in result["new_operations"])
     assert result["supernet"] != result["exported"]
     assert all(math.isfinite(result[at]["loss"]) for at in ("supernet", "exported"))
     assert sum(f".edges.{e}." in name for name in weights for e in range(14)) > 0
 
 
-def test_without_caps_nothing_is_changed_or_new(config, data):
+def test_without_caps_nothing_is_changed(config, data):
     _, result, _ = skipping(config, data, **{"search.max_skips": None, "search.max_pools": None})
-    assert result["changed_by_caps"] == 0 and result["new_operations"] == []
+    assert result["changed_by_caps"] == 0
     assert result["skip_share"] == 1.0
-
-
-@pytest.mark.parametrize("caps", [2, None])
-def test_a_network_that_lost_edges_has_statistics_of_its_own(config, data, caps):
-    """Whether or not the caps made an operation new: or gaps of one table would be measured in two ways."""
-    search, _, _ = skipping(config, data, **{"search.max_skips": caps, "search.max_pools": caps})
-    network, new = search.export()
-    assert bool(new) is (caps is not None)
-    stored = {name: t.clone() for name, t in network.state_dict().items() if "running_" in name}
-    search._calibrate(network)
-    assert all(torch.equal(t, network.state_dict()[name]) for name, t in stored.items())
-    own = search.supernet.state_dict()
-    assert any(not torch.equal(t, own[name]) for name, t in stored.items() if name in own)
 
 
 def test_history_has_a_row_for_each_epoch(config, data):

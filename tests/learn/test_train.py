@@ -28,6 +28,9 @@ def tensors(training: Training) -> dict[str, torch.Tensor]:
     return {name: t.clone() for name, t in training.network.state_dict().items()}
 
 
+PRE_TRAINING = {"train.objective": "simclr", "train.labels_per_class": None, "train.validation": 0.0}
+
+
 def differing(one: dict, two: dict) -> set[str]:
     assert set(one) == set(two)
     return {name for name in one if not torch.equal(one[name], two[name])}
@@ -47,20 +50,13 @@ def test_a_linear_probe_changes_the_head_only(config, data):
 
 
 def test_a_linear_probe_sees_whole_features_and_has_no_auxiliary_head(config, data):
-    training, seen = (
-        Training(
-            probe(config).changed(**{"train.drop_path": 0.3, "train.auxiliary": 0.4}),
-            data,
-            DARTS,
-            Network(DARTS, 4).state_dict(),
-        ),
-        [],
-    )
+    settings = {"train.drop_path": 0.3, "train.auxiliary": 0.4}
+    training = Training(probe(config).changed(**settings), data, DARTS, Network(DARTS, 4).state_dict())
     assert training.network.auxiliary_head is None
-    original = training.network.forward_train
-    training.network.forward_train = lambda x, drop_path, g: seen.append(drop_path) or original(x, drop_path, g)
+    seen, original = [], training.network.forward_train
+    training.network.forward_train = lambda x, masks: seen.append(masks) or original(x, masks)
     run(training)
-    assert seen and set(seen) == {0.0}
+    assert seen == [None] * 6
 
 
 def test_fine_tuning_changes_everything_else_too(config, data):
@@ -71,9 +67,7 @@ def test_fine_tuning_changes_everything_else_too(config, data):
     assert learnt <= differing(before, tensors(training))
 
 
-@pytest.mark.parametrize(
-    "settings", [{}, {"train.objective": "simclr"}, {"train.auxiliary": 0.4, "train.drop_path": 0.3}]
-)
+@pytest.mark.parametrize("settings", [{}, PRE_TRAINING, {"train.auxiliary": 0.4, "train.drop_path": 0.3}])
 def test_same_seed_same_result(config, data, settings):
     one, two, other = (Training(config.changed(**settings, seed=seed), data, DARTS) for seed in (0, 0, 1))
     assert differing(tensors(one), tensors(two)) == set() != differing(tensors(one), tensors(other))
@@ -142,7 +136,7 @@ def test_the_result_is_the_last_epochs(config, data):
 def test_validation_images_are_never_trained_on(config, data):
     training, seen = Training(config.changed(**{"train.labels_per_class": None}), data, DARTS), set()
     original = training.loss
-    training.loss = lambda index, g: seen.update(index.tolist()) or original(index, g)
+    training.loss = lambda index, *when: seen.update(index.tolist()) or original(index, *when)
     run(training)
     assert seen <= set(training.train_index.tolist()) and not seen & set(training.validation_index.tolist())
     assert len(training.validation_index) == pytest.approx(32, abs=5)
@@ -165,11 +159,17 @@ def test_cosine_by_epoch_and_by_step(config, data):
 
 
 def test_drop_path_rises_linearly_to_its_rate(config, data):
-    training, seen = Training(config.changed(**{"train.drop_path": 0.3, "train.epochs": 4}), data, DARTS), []
-    original = training.network.forward_train
-    training.network.forward_train = lambda x, drop_path, g: seen.append(drop_path) or original(x, drop_path, g)
+    """The masks' kept values are 1 / (1 - rate); every step has its own masks, of the seed, the epoch and the step."""
+    training = Training(config.changed(**{"train.drop_path": 0.3, "train.epochs": 4}), data, DARTS)
+    seen, original = [], training.network.forward_train
+    training.network.forward_train = lambda x, masks: seen.append(masks) or original(x, masks)
     run(training)
-    assert seen == pytest.approx([0, 0, 0.1, 0.1, 0.2, 0.2, 0.3, 0.3])
+    assert seen[:2] == [None, None]
+    assert all(masks.shape == (3, 14, 10, 1, 1, 1) for masks in seen[2:])
+    assert [1 - 1 / float(masks.max()) for masks in seen[2:]] == pytest.approx([0.1, 0.1, 0.2, 0.2, 0.3, 0.3])
+    assert [float((m == 0).float().mean()) for m in seen[2:]] == pytest.approx([0.1, 0.1, 0.2, 0.2, 0.3, 0.3], abs=0.06)
+    kept = torch.stack([masks.flatten() > 0 for masks in seen[2:]])
+    assert len(kept.unique(dim=0)) == 6
 
 
 def test_the_auxiliary_heads_loss_counts_at_its_weight(config, data):
@@ -183,17 +183,14 @@ def test_the_auxiliary_heads_loss_counts_at_its_weight(config, data):
             outputs.append(original(*a)) or outputs[-1]
         )
         index = training.train_index[:10]
-        loss, _ = training.loss(index, torch.Generator().manual_seed(0))
+        loss, _ = training.loss(index, 0, 0)
         scores, auxiliary = outputs[0]
         labels = data.train_labels[index]
         torch.testing.assert_close(loss, F.cross_entropy(scores, labels) + weight * F.cross_entropy(auxiliary, labels))
         seen.append(float(loss.detach()))
     assert seen[0] < seen[1]
     assert (
-        Training(
-            config.changed(**{"train.auxiliary": 0.4, "train.objective": "simclr"}), data, DARTS
-        ).network.auxiliary_head
-        is None
+        Training(config.changed(**PRE_TRAINING, **{"train.auxiliary": 0.4}), data, DARTS).network.auxiliary_head is None
     )
 
 
@@ -202,8 +199,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_step(config, data,
     training = Training(config, data, DARTS)
     original = training.loss
 
-    def loss(index, g):
-        found, metrics = original(index, g)
+    def loss(index, *when):
+        found, metrics = original(index, *when)
         return (found * value if (training.epoch, training.step) == (1, 1) else found), metrics
 
     training.loss = loss
@@ -225,7 +222,7 @@ def test_the_gradient_is_clipped(config, data):
 
 def test_pre_training_with_simclr_reads_no_labels(config, data):
     unlabelled = replace(data, train_labels=None, test=None, test_labels=None, classes=())
-    result, weights = run(Training(config.changed(**{"train.objective": "simclr"}), unlabelled, DARTS)).finish()
+    result, weights = run(Training(config.changed(**PRE_TRAINING), unlabelled, DARTS)).finish()
     assert result["trained_on"] == 160 and "test" not in result
     tuned = Training(config.changed(**{"train.init": "simclr"}), data, DARTS, weights)
     own = tuned.network.state_dict()
@@ -260,7 +257,7 @@ def test_recalibration_is_reported_beside_the_plain_accuracy(config, data):
 
 
 def test_pre_training_leaves_the_statistics_of_plain_images(config, data):
-    training = run(Training(config.changed(**{"train.objective": "simclr", "train.calibrate": True}), data, DARTS))
+    training = run(Training(config.changed(**PRE_TRAINING, **{"train.calibrate": True}), data, DARTS))
     before, (result, weights) = tensors(training), training.finish()
     changed = differing(before, weights)
     assert changed and all("running_" in name for name in changed) and "calibrated" not in result

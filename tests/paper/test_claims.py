@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from sswp_lib.config import InputError
-from sswp_lib.paper import reported, tables
+from sswp_lib.paper import output, reported, tables
 from sswp_lib.paper.claims import (
     CLAIMS,
     Effect,
@@ -228,14 +228,15 @@ def test_ledger_says_how_each_claim_was_judged():
 
 
 def test_names_of_runs_are_kept_and_not_shown(monkeypatch, tmp_path):
-    monkeypatch.setattr(tables, "figures_folder", lambda preset: tmp_path)
+    monkeypatch.setattr(output, "home", lambda: tmp_path)
+    where, folder = output.Output("smoke"), tmp_path / "figures" / "own" / "smoke"
     table = ledger({"dropout": Effect(1.0, 0.1, 1.9, 3, 0.03, runs=frozenset({"search-1"}))}, "smoke")
-    tables.save(table, "01_claims", "smoke", "Claims")
-    assert pd.read_csv(tmp_path / "01_claims.csv")["runs"].tolist() == ["search-1"]
+    tables.save(table, "01_claims", where, "Claims")
+    assert pd.read_csv(folder / "01_claims.csv")["runs"].tolist() == ["search-1"]
     shown = (
         tables.styled(table).to_html(),
-        (tmp_path / "01_claims.md").read_text(),
-        (tmp_path / "01_claims.tex").read_text(),
+        (folder / "01_claims.md").read_text(),
+        (folder / "01_claims.tex").read_text(),
     )
     assert [("Skip dropout" in text, "search-1" in text, "0.03" in text) for text in shown] == [(True, False, True)] * 3
 

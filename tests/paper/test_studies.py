@@ -11,7 +11,7 @@ from sswp_lib.config import InputError, setting_names
 from sswp_lib.lab import estimate
 from sswp_lib.learn.search import Search
 from sswp_lib.learn.train import Training
-from sswp_lib.paper import studies
+from sswp_lib.paper import setups, studies
 from sswp_lib.presets import PRESETS, load_config
 from sswp_lib.runs import runs
 from sswp_lib.space import Genotype
@@ -85,36 +85,60 @@ def test_every_arm_is_a_valid_search_at_every_preset(preset):
 
 def test_benchmark_trains_what_was_found_published_and_random_cells():
     jobs = studies.benchmark(STUDY, 2)
-    assert [j.labels["arm"] for j in jobs if j.labels["seed"] == 1] == [
+    trained = [j for j in jobs if j.labels["what"] == "scratch"]
+    assert [j.labels["arm"] for j in trained if j.labels["seed"] == 1] == [
         "SSWP-NAS (here)",
         "random genotypes",
         *studies.PUBLISHED,
     ]
-    assert all(j.config.train.init == "random" for j in jobs)
+    assert [(j.labels["arm"], j.source) for j in jobs if j not in trained] == [("SSWP-NAS (here)", None)] * 2
+    assert all(j.config.train.init == "random" for j in trained)
     drawn = [j.source for j in jobs if j.labels["arm"] == "random genotypes"]
     assert drawn[0] != drawn[1] and studies.random_genotype(3, 1) == drawn[1]
     assert next(j.source for j in jobs if j.labels["arm"] == "PDARTS") == Genotype.published("PDARTS", 3)
 
 
-def test_fractions_are_of_the_same_search_and_recipe():
+def test_fine_tunings_are_of_several_searches_and_of_the_studys_recipe():
+    """Each search has its own fine-tunings, of seeds that no other has; pairs of starts share search and seed."""
+    config, few = load_config("smoke"), load_config("smoke", settings={"train.epochs": 9})
+    jobs = studies.few_labels(config, few, 2, [0.1], ["random", "concomitant"], repeats=2)
+    pairs = {init: [(j.labels["search"], j.labels["seed"]) for j in jobs if j.labels["init"] == init] for init in
+             ("random", "concomitant")}  # fmt: skip
+    assert pairs["random"] == pairs["concomitant"] == [(0, 0), (0, 2), (1, 1), (1, 3)]
+    for job in jobs:
+        assert job.source == config.changed(seed=job.labels["search"])
+        assert changed(job.config, few) == {
+            name: value
+            for name, value in (("train.init", job.labels["init"]), ("train.lr", 0.1), ("seed", job.labels["seed"]))
+            if value not in ("random", 0) or name == "train.lr"
+        }
+
+
+def test_fractions_are_of_the_studys_recipe_at_each_starts_rate():
     config = load_config("smoke")
-    jobs = studies.fractions_at(config, STUDY, {"random": 0.1, "simclr": 0.2}, [0.1, 0.5], 2)
-    assert [(j.labels["init"], j.labels["fraction"], j.labels["lr"], j.labels["seed"]) for j in jobs] == [
-        (i, f, lr, s) for i, lr in (("random", 0.1), ("simclr", 0.2)) for f in (0.1, 0.5) for s in (0, 1)
+    jobs = studies.fractions_at(config, STUDY, {"random": 0.1, "simclr_matched": 0.2}, [0.1, 0.5], 2)
+    assert [(j.labels["init"], j.labels["fraction"], j.labels["lr"], j.labels["search"]) for j in jobs] == [
+        (i, f, lr, s) for i, lr in (("random", 0.1), ("simclr_matched", 0.2)) for f in (0.1, 0.5) for s in (0, 1)
     ]
     for job in jobs:
-        t = job.config.train
-        assert job.source == config and (t.init, t.labels, t.lr, t.labels_per_class, t.epochs) == (
-            job.labels["init"],
-            job.labels["fraction"],
-            job.labels["lr"],
-            None,
-            STUDY.train.epochs,
-        )
-    shared = studies.rates_at(config, STUDY, 0.5, 2, [0.2], ["simclr"])
+        t, labels = job.config.train, job.labels
+        assert job.source == config.changed(seed=labels["search"])
+        assert (t.init, t.labels, t.lr) == (labels["init"], labels["fraction"], labels["lr"])
+        assert t.labels_per_class is None and t.epochs == STUDY.train.epochs
+    shared = studies.rates_at(config, STUDY, 0.5, 2, [0.2], ["simclr_matched"])
     assert [j.config for j in shared] == [
-        j.config for j in jobs if j.labels["init"] == "simclr" and j.labels["fraction"] == 0.5
+        j.config for j in jobs if (j.labels["lr"], j.labels["fraction"]) == (0.2, 0.5)
     ]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("data", [None, "digits"])
+def test_notebooks_that_choose_rates_have_images_to_choose_on_and_few_labels(preset, data):
+    """Every preset: a validation part, and few labels are few."""
+    for study in ("few_labels", "fractions"):
+        assert load_config(preset, data, study=study).train.validation > 0
+    train = load_config(preset, data, study="few_labels").train
+    assert train.labels_per_class is not None or train.labels <= 0.1
 
 
 def test_transfer_searches_on_a_or_b_and_trains_on_b():
@@ -126,16 +150,40 @@ def test_transfer_searches_on_a_or_b_and_trains_on_b():
         ("proxy-free", "search", tuple("56789")), ("proxy-free", "scratch", tuple("56789")),
     ]  # fmt: skip
     assert [j.source.data.classes for j in jobs if j.source] == [tuple("01234"), tuple("56789")]
+    assert [j.source.search.epochs for j in jobs if j.source] == [STUDY.search.epochs] * 2  # halves of one set
     assert studies.data_sets(STUDY, "tiny-imagenet") == ({}, {"data.image_size": 64, "data.name": "tiny-imagenet"})
 
 
+def test_a_transfer_takes_as_many_steps_as_the_proxy_free_search():
+    """Where A has half of B's images its search has twice the epochs."""
+    on_a, on_b = {"data.classes": ("0", "1", "2")}, {"data.classes": ("3", "4", "5", "6", "7", "8")}
+    transfer, proxy_free = (j.source.search for j in studies.transfer(STUDY, 1, on_a, on_b) if j.source)
+    assert (transfer.epochs, proxy_free.epochs) == (2 * STUDY.search.epochs, STUDY.search.epochs)
+
+
 def test_captions_say_what_was_searched():
-    config = STUDY.changed(**{"data.name": "folder:/some/where/cats", "data.classes": ("a", "b"), "search.epochs": 4})
-    assert studies.data_words(config) == "the classes a, b of the folder cats"
-    assert studies.size(STUDY).startswith("digits, 8 pixels, C=") and studies.size(config).endswith("4 search epochs")
+    config = STUDY.changed(**{"data.name": "folder:/some/where/cats", "data.classes": ("a", "b"), "search.epochs": 9})
+    assert setups.data_words(config) == "the classes a, b of the folder cats"
+    assert setups.size(STUDY).startswith("digits, 8 pixels, C=") and setups.size(config).endswith("9 search epochs")
     assert (
-        studies.phase_words(STUDY, {"longer": {"search.epochs": 10, **studies.RATIOS["longer"]}}) == "longer 2 + 2 + 6"
+        setups.phase_words(STUDY, {"longer": {"search.epochs": 10, **studies.RATIOS["longer"]}}) == "longer 2 + 2 + 6"
     )
+
+
+def test_results_of_changed_parameters_go_to_a_folder_of_their_own():
+    plain = setups.configured("smoke", None, None)
+    assert (plain.output.label, plain.output.name, plain.seeds) == ("smoke", "smoke", 2)
+    assert setups.configured("smoke", None, 2).output == plain.output  # the preset's own number
+    own = setups.configured("smoke", "digits", 3, ["train.shift=0"], "few_labels", learning_rates=[0.1], fractions=None)
+    assert own.output.label == "smoke with data=digits, seeds=3, learning_rates=[0.1], train.shift=0"
+    assert own.output.name == "smoke+data=digits+seeds=3+learning_rates=-0.1+train.shift=0"
+    assert own.seeds == 3 and own.study.train.shift == 0
+
+
+def test_a_setup_that_cannot_choose_rates_is_refused_before_anything_is_computed():
+    with pytest.raises(InputError, match=r"train\.validation is 0"):
+        setups.configured("smoke", None, None, ["train.validation=0"], "few_labels")
+    assert setups.configured("smoke", None, None, ["train.validation=0"]).study.train.validation == 0
 
 
 def test_probes_learn_the_classifier_alone():
@@ -154,10 +202,11 @@ def test_jobs_are_carried_out_and_found_again(runs_folder, monkeypatch):
         runs.finished(j.config, None if j.source is None else Genotype.published("DARTS_V1", 2)) for j in jobs[:2]
     ] == [None, None]
     done = studies.carry_out(jobs, "cpu")
-    assert [d.record.kind for d in done] == ["search", "train", "train"] and [d.labels for d in done] == [
-        j.labels for j in jobs
-    ]
-    assert done[2].record.source["weights"] == done[0].record.name and done[1].record.result["test"]["top1"] > 0
+    assert [d.record.kind for d in done] == ["search", "train", "train"]
+    found = done[0].record
+    assert [d.labels for d in done] == [jobs[0].labels] + [j.labels | {"search run": found.name} for j in jobs[1:]]
+    assert found.weights_sha256.startswith(done[2].record.source["weights"])
+    assert done[1].record.result["test"]["top1"] > 0
     monkeypatch.setattr(Search, "train_step", None)
     monkeypatch.setattr(Training, "train_step", None)
     assert studies.carry_out(jobs, "cpu") == done
@@ -178,7 +227,7 @@ def test_a_pre_trained_start_is_found_again(runs_folder):
 @pytest.mark.parametrize("seeds", [0, -3, 1.5, "two"])
 def test_wrong_seeds_are_refused(seeds):
     with pytest.raises(InputError, match=r"seeds is .*; expected a whole number above 0"):
-        studies.configured("smoke", None, seeds)
+        setups.configured("smoke", None, seeds)
 
 
 @pytest.mark.parametrize("preset, data, settings, said", [
@@ -188,19 +237,5 @@ def test_wrong_seeds_are_refused(seeds):
 ])  # fmt: skip
 def test_wrong_parameters_of_a_notebook_are_refused(preset, data, settings, said):
     with pytest.raises(InputError, match=said) as caught:
-        studies.configured(preset, data, 2, settings)
+        setups.configured(preset, data, 2, settings)
     assert caught.value._render_traceback_() == [f"InputError: {caught.value}"]
-
-
-def test_estimate_counts_steps_of_unfinished_runs_once(runs_folder, monkeypatch):
-    monkeypatch.setattr(estimate, "_step_seconds", lambda config, training: 1.0)
-    config = load_config("smoke")
-    alone = estimate.seconds("smoke", None, 2, ["06_genotypes"])
-    steps = config.search.epochs * (1347 // 2 // config.search.batch_size)
-    assert alone == {"06_genotypes": steps + estimate.RUN}
-    both = estimate.seconds("smoke", None, 2, ["01_search", "06_genotypes"])
-    trainings = 2 * 3 * 2  # two starts, three rates, two seeds; 20 labels are one step an epoch
-    assert both == {
-        "01_search": pytest.approx(steps + estimate.RUN + trainings * (config.train.epochs + estimate.RUN)),
-        "06_genotypes": 0.0,
-    }

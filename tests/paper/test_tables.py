@@ -5,12 +5,12 @@ import math
 import pandas as pd
 import pytest
 
-from sswp_lib.paper import tables
+from sswp_lib.paper import output, tables
 from sswp_lib.runs.records import Done, Record
 
 
 def training(init: str, lr: float, seed: int, validation: float, test: float) -> Record:
-    result = {"trained_on": 20, "validation": {"top1": validation}, "test": {"top1": test}}
+    result = {"trained_on": 20, "validated_on": 270, "validation": {"top1": validation}, "test": {"top1": test}}
     config = {"data": {"name": "digits"}, "train": {"init": init, "lr": lr}, "seed": seed}
     return Record(
         name=f"train-{init}-{lr}-{seed}",
@@ -24,7 +24,8 @@ def training(init: str, lr: float, seed: int, validation: float, test: float) ->
 
 def done(records) -> list[Done]:
     return [
-        Done({"init": r.config["train"]["init"], "lr": r.config["train"]["lr"], "seed": r.seed}, r) for r in records
+        Done({"init": r.config["train"]["init"], "lr": r.config["train"]["lr"], "search": 0, "seed": r.seed}, r)
+        for r in records
     ]
 
 
@@ -57,13 +58,15 @@ def test_learning_rate_is_chosen_by_validation_never_by_test(trainings):
     assert best.seed.tolist() == [0, 1, 0, 1]
 
 
-def test_by_init_says_mean_sd_seeds_and_preset(trainings):
-    table = tables.by_init(tables.at_best_lr(tables.trainings(done(trainings))), "smoke").set_index("initialisation")
-    measured = table["test accuracy (%), mean ± sd (n seeds)"]
-    assert measured["concomitant"] == f"64.00 ± {math.sqrt(8):.2f} (2)"
-    assert measured["random"] == f"52.00 ± {math.sqrt(2):.2f} (2)"
-    assert set(table.preset) == {"smoke"} and set(table.labels) == {20}
-    assert table.paper["concomitant"].startswith("higher")
+def test_by_start_says_mean_sd_searches_and_preset(trainings):
+    best = tables.at_best_lr(tables.trainings(done(trainings)))
+    table = tables.by_start({"as in the preset": best, "none": best}, "smoke").set_index("initialisation")
+    measured = table["test accuracy (%), mean ± sd (n fine-tunings)"]
+    assert measured["concomitant"].tolist() == [f"64.00 ± {math.sqrt(8):.2f} (2)"] * 2
+    assert measured["random"].tolist() == [f"52.00 ± {math.sqrt(2):.2f} (2)"] * 2
+    assert table["augmentation"].tolist() == ["as in the preset"] * 2 + ["none"] * 2
+    assert set(table.preset) == {"smoke"} and set(table.labels) == {20} and set(table.searches) == {1}
+    assert table.paper["concomitant"].iloc[0].startswith("higher")
 
 
 def test_spread_of_one_seed_has_no_deviation():
@@ -80,27 +83,45 @@ def test_summary_of_a_search(finished):
 
 
 def test_saved_beside_the_figures_with_its_caption(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "home", lambda: tmp_path)
+    monkeypatch.setattr(output, "home", lambda: tmp_path)
     table = pd.DataFrame({"a (%)": [1, 2], "b_c": ["x & y", "± 50 %"]})
-    assert tables.save(table, "t", "smoke", "What it shows, in %") is table
-    folder = tmp_path / "figures" / "smoke"
+    where = output.Output("smoke", ("train.shift=0",))
+    assert tables.save(table, "t", where, "What it shows, in %") is table
+    folder = tmp_path / "figures" / "own" / "smoke+train.shift=0"
     assert pd.read_csv(folder / "t.csv").equals(table)
-    assert (folder / "t.md").read_text().splitlines()[0] == "**What it shows, in %**" and "| x & y" in (
-        folder / "t.md"
-    ).read_text()
+    written = (folder / "t.md").read_text()
+    assert (
+        written.splitlines()[0] == "**What it shows, in %. Preset smoke with train.shift=0**" and "| x & y" in written
+    )
     latex = (folder / "t.tex").read_text()
-    assert r"\caption{What it shows, in \%}" in latex and r"a (\%)" in latex and r"b\_c" in latex and r"x \& y" in latex
+    assert (
+        r"\caption{What it shows, in \%. Preset smoke with train.shift=0}" in latex
+        and r"a (\%)" in latex
+        and r"b\_c" in latex
+        and r"x \& y" in latex
+    )
 
 
 def judged(arm: str, seed: int, scratch: float, tuned: float, gap: float) -> list[Done]:
     """Return a search and the two trainings of what it found."""
-    search = {"supernet": {"accuracy": 0.5 + gap / 100}, "exported": {"accuracy": 0.5}, "skip_share": 0.25}
+    search = {
+        "supernet": {"accuracy": 0.5 + gap / 100}, "exported": {"accuracy": 0.5}, "skip_share": 0.25,
+        "changed_by_caps": 1, "alpha": {"largest": 0.2 + seed / 10, "entropy": 0.9}, "images": 1347,
+    }  # fmt: skip
+    objective = "supervised" if arm == "SL" else "simclr"
     trained = lambda top1: {"test": {"top1": top1}, "parameters": 2500, "trained_on": 100}  # noqa: E731
     results = {"search": search, "scratch": trained(scratch), "fine-tuned": trained(tuned)}
     return [
         Done(
             {"arm": arm, "what": what, "seed": seed},
-            Record(name=what, kind="x", config={}, seed=seed, result=r, provenance={"seconds": 1800.0}),
+            Record(
+                name=f"{arm}-{what}-{seed}",
+                kind="x",
+                config={"search": {"objective": objective}},
+                seed=seed,
+                result=r,
+                provenance={"seconds": 1800.0},
+            ),
         )
         for what, r in results.items()
     ]
@@ -115,7 +136,9 @@ def test_by_arm_joins_a_search_with_its_trainings():
         ["SSL", 1, 88.0, 93.0],
         ["SL", 0, 80.0, 81.0],
     ]
-    assert frame["gap"].tolist() == pytest.approx([3.0, 5.0, 0.0]) and frame["hours"].tolist() == [0.5] * 3
+    assert frame["gap"].tolist() == pytest.approx([3.0, 5.0, 0.0])
+    assert frame["search run"].tolist() == ["SSL-search-0", "SSL-search-1", "SL-search-0"]
+    assert frame["fine-tuned run"].iloc[1] == "SSL-fine-tuned-1"
     table = tables.arms(frame, ["SL", "SSL"], "smoke", {"SSL": 2.65}).set_index("arm")
     assert (
         table.loc["SSL", "here, test error, scratch (%)"] == f"11.00 ± {math.sqrt(2):.2f} (2)"
@@ -123,6 +146,8 @@ def test_by_arm_joins_a_search_with_its_trainings():
     )
     assert table.loc["SSL", "paper, test error (%)"] == 2.65 and math.isnan(table.loc["SL", "paper, test error (%)"])
     assert set(table.preset) == {"smoke"} and table.loc["SSL", "parameters (k)"] == 2.5
+    assert table["labels that the search saw"].to_dict() == {"SL": 1347, "SSL": 0}  # its weights have seen them too
+    assert table.loc["SSL", "largest probability of alpha"] == 0.3 and table.loc["SSL", "entropy of alpha"] == 0.9
     assert tables.gaps(frame, ["SSL"], "smoke")["gap (points)"].tolist() == [f"4.00 ± {math.sqrt(2):.2f} (2)"]
 
 

@@ -198,11 +198,11 @@ def test_given_weights_file_is_part_of_the_name(finished, runs_folder, tmp_path)
 
 
 def test_two_stage_baseline_pre_trains_first(finished, runs_folder):
-    config = tiny(train__init="simclr", search__epochs=1)
+    config = tiny(train__init="simclr", search__epochs=4)
     found = runs.train(config, finished, device="cpu", quiet=True)
     start = runs.find(found.provenance["started_from"])
     assert start.weights_sha256 == found.source["weights_sha256"]
-    assert start.config["train"]["objective"] == "simclr" and start.config["train"]["epochs"] == 1
+    assert start.config["train"]["objective"] == "simclr" and start.config["train"]["epochs"] == 4
     assert found.result["taken_over"]["matched"] > 0
     assert len(runs.everything()) == 3
 

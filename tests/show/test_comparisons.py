@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import stats
 
 from sswp_lib.config import Search
-from sswp_lib.paper import studies, tables
+from sswp_lib.paper import output, tables
 from sswp_lib.runs.records import Done
 from sswp_lib.show import comparisons, drawings, plots
 from sswp_lib.space import CANDIDATES, Genotype
@@ -98,8 +98,8 @@ def test_curves_of_searches_and_norms(finished):
 
 
 def test_a_search_is_shaded_by_the_phases_that_it_has(finished):
-    figure = plots.phases(Search(epochs=6, ratios=(0.2, 0.2, 0.6)), 3)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["warm-up", "pruning", "searching", "pruned"]
+    figure = plots.phases(Search(epochs=6, ratios=(0.0, 0.4, 0.6)), 3)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["bi-level", "pruning", "searching", "pruned"]
     assert "a cell is pruned" in [text.get_text() for text in plots.search_curves(finished).legends[0].get_texts()]
 
 
@@ -160,24 +160,25 @@ def test_pictures_of_cells_stand_on_one_scale():
     assert scales[0] == pytest.approx(scales[1], rel=0.01)
 
 
-def test_a_saved_figure_carries_its_caption(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "home", lambda: tmp_path)
+@pytest.fixture
+def out(tmp_path, monkeypatch):
+    monkeypatch.setattr(output, "home", lambda: tmp_path)
+    return output.Output("smoke", ("data=folder:x", "a=1"))
+
+
+def test_a_saved_figure_carries_its_caption_and_what_is_not_as_in_the_preset(out, tmp_path):
     figure = comparisons.arms(frame({"a": [1.0, 2.0]}), ["a"])
-    plots.save(figure, "f", "smoke", "One arm, 2 seeds")
-    with Image.open(tmp_path / "figures" / "smoke" / "f.png") as image:
-        assert image.info["Description"] == "One arm, 2 seeds. Preset smoke."
-    assert "One arm, 2 seeds. Preset smoke." in (tmp_path / "figures" / "smoke" / "f.svg").read_text()
+    plots.save(figure, "f", out, "One arm, 2 seeds")
+    said, folder = "One arm, 2 seeds. Preset smoke with data=folder:x, a=1.", tmp_path / "figures" / "own"
+    with Image.open(folder / "smoke+data=folder-x+a=1" / "f.png") as image:
+        assert image.info["Description"] == said
+    assert said in (folder / "smoke+data=folder-x+a=1" / "f.svg").read_text()
     caption = next(text for text in figure.texts if "One arm" in text.get_text())
+    assert caption.get_text().replace("\u00a0", " ").replace("\n", " ") == said
     below = min(a.get_tightbbox().y0 for a in figure.axes)
     assert caption.get_window_extent().y1 < below and math.isfinite(below)
 
 
-def test_a_caption_says_what_is_not_as_in_the_preset(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "home", lambda: tmp_path)
-    monkeypatch.setattr(plots, "_changes", studies.changes("folder:x", ["a=1", "b=2"]))
-    figure = plots.save(comparisons.arms(frame({"a": [1.0, 2.0]}), ["a"]), "f", "smoke", "95 % intervals")
-    assert (
-        figure.texts[-1].get_text().replace("\u00a0", " ")
-        == "95 % intervals. Preset smoke with other data and 2 settings changed."
-    )
-    assert studies.changes(None, []) == ""
+def test_long_names_of_folders_are_cut_and_stay_apart(out):
+    many = [output.Output("smoke", (f"data=folder:{'x' * 100}{i}",)).name for i in range(2)]
+    assert many[0] != many[1] and max(map(len, many)) <= output.LONGEST

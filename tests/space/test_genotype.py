@@ -9,7 +9,7 @@ import torch
 
 from sswp_lib.config import InputError
 from sswp_lib.space import CANDIDATES, EDGES, Genotype, changed_by_caps, derive, published_cells, reduction_cells
-from sswp_lib.space.genotype import NON_PARAMETERISED, POOLS, SKIPS
+from sswp_lib.space.genotype import MAX_BYTES, NON_PARAMETERISED, POOLS, SKIPS
 
 SKIP, MAX, AVG, SEP3, SEP5, DIL3, DIL5 = range(7)
 
@@ -115,6 +115,28 @@ def test_alpha_of_another_shape_is_refused():
         derive(torch.zeros(3, 14, 8))
 
 
+@pytest.mark.parametrize(("candidates", "capped"), [
+    (("skip_connect", "max_pool_3x3"), "8 of skip_connect too many for a cap of 0"),
+    (("avg_pool_3x3", "max_pool_3x3"), "8 of max_pool_3x3/avg_pool_3x3 too many for a cap of 0"),
+])  # fmt: skip
+def test_caps_without_anything_to_replace_a_skip_or_pool_are_refused(candidates, capped):
+    alpha = torch.zeros(1, 14, 2)
+    with pytest.raises(InputError, match=f"{capped}, and no candidate with weights"):
+        derive(alpha, 0, 0, candidates)
+    assert {name for name, _ in derive(alpha, None, None, candidates).cells[0]} == {candidates[0]}
+
+
+def test_alpha_and_candidates_without_sense_are_refused():
+    with pytest.raises(InputError, match="unknown candidate 'none'"):
+        derive(torch.zeros(1, 14, 2), candidates=("none", "sep_conv_3x3"))
+    with pytest.raises(InputError, match="alpha holds NaN"):
+        derive(torch.full((1, 14, 7), float("nan")))
+    with pytest.raises(InputError, match=r"\(0, 14, 7\).*a cell or more"):
+        derive(torch.zeros(0, 14, 7))
+    with pytest.raises(InputError, match="num_cells is 0; expected 1 or more"):
+        Genotype.published("DARTS_V2", 0)
+
+
 def test_json_round_trip():
     genotype = derive(torch.randn(5, 14, 7, generator=torch.Generator().manual_seed(3)))
     assert Genotype.from_json(genotype.to_json()) == genotype
@@ -162,6 +184,8 @@ def changed(position: int, pair: list) -> list:
         (changed(5, ["max_pool_3x3", 0]), ["cell 1", "pairs 4 and 5", "input 0", "different"]),
         (GOOD[:7], ["cell 1", "7 pairs", "expected 8"]),
         (changed(2, ["skip_connect", "x"]), ["cells.1.2", "'x'"]),
+        (changed(2, ["skip_connect", True]), ["cells.1.2", "True"]),
+        (changed(2, ["x" * 10_000, 0]), ["cell 1", "pair 2", "unknown operation 'xxx"]),
         (changed(2, ["skip_connect"]), ["cells.1.2"]),
     ],
 )  # fmt: skip
@@ -169,7 +193,7 @@ def test_errors_name_cell_and_value_in_one_line(second_cell, named):
     with pytest.raises(InputError) as error:
         Genotype.from_json(json.dumps({"cells": [GOOD, second_cell]}))
     message = str(error.value)
-    assert "\n" not in message
+    assert "\n" not in message and len(message) < 400
     assert [part for part in named if part not in message] == []
 
 
@@ -187,3 +211,75 @@ def test_text_that_is_no_genotype_is_refused(text, named):
     with pytest.raises(InputError, match=named) as error:
         Genotype.from_json(text)
     assert "\n" not in str(error.value)
+
+
+def as_printed(name: str, concat: str = "range(2, 6)", **changes: object) -> str:
+    """Return a published pair of cells as DARTS's code prints it."""
+    cells = {kind: [tuple(pair) for pair in pairs] for kind, pairs in published_cells()[name].items()} | changes
+    return (
+        f"Genotype(normal={cells['normal']}, normal_concat={concat}, reduce={cells['reduce']}, reduce_concat={concat})"
+    )
+
+
+V2 = as_printed("DARTS_V2")
+
+
+@pytest.mark.parametrize("text", [
+    V2, f"DARTS_V2 = {V2}", f"\n{V2}\n", as_printed("DARTS_V2", "[2, 3, 4, 5]"), as_printed("DARTS_V2", "(2, 3, 4, 5)"),
+    V2.replace("'", '"'), V2.replace(", ", ",\n  "),
+    f"11/14 10:21:33 PM genotype = {V2}\n11/14 10:21:34 PM alphas (normal) = (0.1)", f"genotypes.{V2}  # (ours)",
+    V2.replace("normal=", "", 1).replace("normal_concat=", "", 1),  # a tuple's first two fields
+    json.dumps(Genotype.published("DARTS_V2", 8).model_dump()),
+])  # fmt: skip
+def test_a_genotype_is_read_as_darts_prints_it(tmp_path, text):
+    assert Genotype.from_text(text, 8) == Genotype.published("DARTS_V2", 8)
+    (tmp_path / "g.txt").write_text(text, encoding="utf-8-sig")
+    assert Genotype.from_file(tmp_path / "g.txt", 8) == Genotype.published("DARTS_V2", 8)
+
+
+@pytest.mark.parametrize("name", published_cells())
+def test_every_published_pair_of_cells_round_trips_through_darts_text(name):
+    assert Genotype.from_text(as_printed(name), 20) == Genotype.published(name, 20)
+
+
+PAIRS = [tuple(pair) for pair in GOOD]
+
+
+@pytest.mark.parametrize(("text", "named"), [
+    (as_printed("DARTS_V2", normal=[("none", 0), *PAIRS[1:]]), "normal, pair 0: unknown operation 'none'"),
+    (as_printed("DARTS_V2", reduce=[*PAIRS[:7], ("sep_conv_7x7", 1)]), "reduce, pair 7: unknown operation 'sep_con"),
+    (as_printed("DARTS_V2", normal=PAIRS[:4]), "normal has 4 pairs; expected 8"),
+    (as_printed("DARTS_V2", normal=[("skip_connect", 2), *PAIRS[1:]]), "normal, pair 0: input 2 is out of range"),
+    (as_printed("DARTS_V2", normal=[("skip_connect", True), *PAIRS[1:]]), "normal.0.1"),
+    (as_printed("DARTS_V2", normal="sep_conv_3x3"), "not a genotype"),
+    (as_printed("DARTS_V2", "range(1, 6)"), "normal_concat is range(1, 6); expected range(2, 6)"),
+    (as_printed("DARTS_V2", "[2, 3, 4]"), "normal_concat is [2, 3, 4]"),
+    (as_printed("DARTS_V2", "range(2, 10**9)"), "not a genotype"),
+    (as_printed("DARTS_V2", "range(2, 1000000000)"), "normal_concat is range(2, 1000000000)"),
+    (as_printed("DARTS_V2", "__import__('os').getcwd()"), "not a genotype"),
+    (as_printed("DARTS_V2", "open('x')"), "not a genotype"),
+    (V2.replace("reduce_concat", "concat"), "not a genotype"), (V2[:-1] + ", extra=1)", "not a genotype"),
+    (f"{V2}\n{V2}", "2 genotypes in one text; expected one"), (V2[:200], "not a genotype: \"Genotype(normal"),
+    ("Genotype(" + "(" * 9000, "not a genotype"), ("Genotype(", "not a genotype"), ("Genotype()", "not a genotype"),
+    ("import os" * 1000, "not a genotype"), ("[" * 9000, "not a genotype"),
+    ('{"cells": "' + "x" * 9000, "Invalid JSON"),
+])  # fmt: skip
+def test_texts_of_darts_that_cannot_be_built_are_refused_in_a_short_line(text, named):
+    with pytest.raises(InputError) as error:
+        Genotype.from_text(text, 8)
+    line = str(error.value)
+    assert named in line and "\n" not in line and len(line) < 400
+    assert len(text) <= 60 or text[:61] not in line
+
+
+@pytest.mark.parametrize(("content", "named"), [
+    (b"", "is empty"), (b" \n", "is empty"), (bytes(range(256)), "not a text"), (b"\0" * 10, "not a genotype"),
+    (b"x" * (MAX_BYTES + 1), "1.0 MB is no genotype; expected at most 1 MB"), (None, "cannot be read: Is a directory"),
+])  # fmt: skip
+def test_files_that_hold_no_genotype_are_named(tmp_path, content, named):
+    path = tmp_path / "g.json"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        Genotype.from_file(path)
+    line = str(error.value)
+    assert named in line and "g.json" in line and "\n" not in line and len(line) < 400

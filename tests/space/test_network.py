@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sswp_lib.config import InputError
-from sswp_lib.space import Genotype, Network, SuperNet, calibrate, derive, load_concomitant
+from sswp_lib.space import Genotype, Network, SuperNet, calibrate, derive, drop_path_masks, load_concomitant
 
 DARTS = Genotype.published("DARTS_V2", 3)
 
@@ -63,12 +63,26 @@ def first_map(network: Network, x: torch.Tensor, *arguments) -> torch.Tensor:
     return seen[0]
 
 
+def test_a_training_forward_compiles_whole(g):
+    """Drop-path's masks are values, so nothing in the forward breaks the graph; with the auxiliary head as well."""
+    from torch import _dynamo
+
+    if not _dynamo.is_dynamo_supported():
+        pytest.skip("this Python has no torch.compile")
+    network, x = Network(DARTS, 4, auxiliary=True), torch.randn(4, 3, 8, 8)
+    compiled = torch.compile(network.forward_train, fullgraph=True, backend="eager")
+    masks = drop_path_masks(3, 4, 0.3, g)
+    for found, expected in zip(compiled(x, masks), network.forward_train(x, masks), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 def test_drop_path_never_falls_on_an_identity(g):
     x = torch.randn(4, 3, 8, 8)
     network = Network(all_of("skip_connect", 3), 4).eval()
-    assert torch.equal(first_map(network, x, 0.9, g), first_map(network, x))
+    masks = drop_path_masks(3, 4, 0.9, g)
+    assert torch.equal(first_map(network, x, masks), first_map(network, x))
     network = Network(all_of("max_pool_3x3", 3), 4).eval()
-    assert not torch.equal(first_map(network, x, 0.9, g), first_map(network, x))
+    assert not torch.equal(first_map(network, x, masks), first_map(network, x))
 
 
 @pytest.mark.parametrize("rate", [0.3, 0.6])
@@ -81,7 +95,7 @@ def test_drop_path_is_per_image_and_unbiased(g, rate):
     x = torch.randn(1, 3, 8, 8).expand(4000, -1, -1, -1)
     with torch.no_grad():
         plain = first_map(network, x[:2])[0, :4]
-        dropped = first_map(network, x, rate, g)[:, :4]
+        dropped = first_map(network, x, drop_path_masks(3, 4000, rate, g))[:, :4]
     values = dropped.flatten(1)
     assert len(values[:, values.std(0).argmax()].mul(1e4).round().unique()) == 4  # both, one, the other, none
     zero = (values.abs().sum(1) == 0).float().mean()
@@ -90,10 +104,32 @@ def test_drop_path_is_per_image_and_unbiased(g, rate):
     torch.testing.assert_close(dropped.mean(0), plain, rtol=0, atol=0.1 * scale)
 
 
-def test_drop_path_is_drawn_from_the_generator():
-    network, x = Network(DARTS, 4).eval(), torch.randn(4, 3, 8, 8)
-    one, two, other = (network.forward_train(x, 0.5, torch.Generator().manual_seed(seed))[0] for seed in (1, 1, 2))
-    assert torch.equal(one, two) and not torch.equal(one, other)
+@pytest.mark.parametrize("rate", [0.0, 0.3, 0.6])
+def test_masks_of_drop_path_are_drawn_for_each_cell_edge_and_image(rate):
+    """0 at the rate, else 1 / (1 - rate), from the generator alone; so every edge of a cell has masks of its own."""
+    draw = lambda seed: drop_path_masks(5, 400, rate, torch.Generator().manual_seed(seed))  # noqa: E731
+    masks = draw(1)
+    assert masks.shape == (5, 14, 400, 1, 1, 1) and torch.equal(masks, draw(1))
+    assert set(masks.unique().tolist()) == ({0.0, float(torch.tensor(1) / (1 - rate))} if rate else {1.0})
+    assert abs(float((masks == 0).float().mean()) - rate) < 0.01
+    assert len(masks.flatten(2).flatten(0, 1).unique(dim=0)) == (5 * 14 if rate else 1)
+    assert torch.equal(masks, draw(2)) == (rate == 0)
+
+
+def test_each_edge_has_the_mask_that_is_its_own():
+    """With one edge's outputs dropped, the cell is the one without that edge's operation."""
+    torch.manual_seed(0)
+    network, x = Network(DARTS, 4).eval(), torch.randn(2, 3, 8, 8)
+    whole = network.maps(x, lambda cell, edge, operations, state: state.through(*operations.values()))
+    for cell, edge in ((0, 0), (1, 3), (2, 1)):
+        masks = drop_path_masks(3, 2, 0.0, torch.Generator())
+        masks[cell, edge] = 0.0
+        without = lambda c, e, operations, state, at=(cell, edge): (  # noqa: E731
+            0 * state.through(*operations.values()) if (c, e) == at else state.through(*operations.values())
+        )
+        expected = network.head(network.maps(x, without)[-1].mean((2, 3)))
+        torch.testing.assert_close(network.forward_train(x, masks)[0], expected)
+        assert not torch.allclose(expected, network.head(whole[-1].mean((2, 3))))
 
 
 def pruned(affine: bool = False, width: int = 4) -> SuperNet:
@@ -136,7 +172,7 @@ def test_report_says_what_was_taken_over_is_new_and_left_over(affine):
             stem
         )
     assert "stem.0.0.weight" in report.matched
-    assert set(report.left_over) == {"alpha", "present", *(name for name in weights if name.startswith("head."))}
+    assert set(report.left_over) == {"alpha", *(name for name in weights if name.startswith("head."))}
     assert (
         str(report)
         == f"{len(report.matched)} tensors taken over, {len(report.new)} new, {len(report.left_over)} left over"
@@ -192,18 +228,14 @@ def test_a_mismatch_fails_and_leaves_the_network_alone(how, named):
     assert all(torch.equal(t, before[name]) for name, t in network.state_dict().items())
 
 
-def test_an_operation_may_be_new_where_the_caller_says_so():
+def test_an_operation_that_was_pruned_away_is_never_new():
+    """Pruned without caps, a skip on every edge, and then asked for with caps: refused, not made up."""
     supernet = SuperNet(4, 3)
     for cell in range(3):
-        supernet.prune(cell, "all")  # alpha is 0: a skip on every edge
-    genotype = derive(supernet.alpha, max_skips=0)
-    new = frozenset((c, e) for c in range(3) for e in genotype.edges(c))
-    report = load_concomitant(Network(genotype, 4), supernet.state_dict(), new)
-    assert {name.split(".")[4] for name in report.new if ".edges." in name} == {
-        name for cell in genotype.cells for name, _ in cell
-    }
-    with pytest.raises(InputError, match="is missing"):
-        load_concomitant(Network(genotype, 4), supernet.state_dict(), frozenset(sorted(new)[:-1]))
+        supernet.prune(cell, "all", None, None)  # alpha is 0
+    load_concomitant(Network(supernet.genotype(None, None), 4), supernet.state_dict())
+    with pytest.raises(InputError, match=r"cells.0.edges.*sep_conv_3x3.*is missing"):
+        load_concomitant(Network(supernet.genotype(max_skips=0), 4), supernet.state_dict())
 
 
 def test_weights_move_from_network_to_network():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sswp_lib.config import InputError
 from sswp_lib.space import CANDIDATES, Paths, SuperNet, best_paths, restore_unsampled, sample_paths, sample_two_paths
 from sswp_lib.space.paths import mix
 
@@ -49,6 +50,42 @@ def test_dropout_redraws_among_the_parameterised_in_proportion(g, skip, pool):
     drawn = sample_paths(alpha, present, g, skip_dropout=skip, pool_dropout=pool)
     torch.testing.assert_close(frequencies(drawn.active), expected, rtol=0, atol=TOLERANCE)
     assert torch.equal(alpha, before)
+
+
+@pytest.mark.parametrize("lead", [120.0, 1e4, -120.0])
+def test_no_lead_of_one_candidate_is_too_large(g, lead):
+    """A skip that leads by 120 is drawn at 1 - rate, the parameterised at rate / 4 each; and so on without fail."""
+    alpha, present = many([lead, 0, 0, 0, 0, 0, 0])
+    found = frequencies(sample_paths(alpha, present, g, skip_dropout=0.2).active)
+    expected = [0.8, 0, 0, 0.05, 0.05, 0.05, 0.05] if lead > 0 else [0, *[1 / 6] * 6]
+    torch.testing.assert_close(found, torch.tensor(expected), rtol=0, atol=TOLERANCE)
+    two = sample_two_paths(alpha, present, g)
+    assert (two.active != two.inactive).all()
+    if lead > 0:
+        assert (two.active == SKIP).all()
+        torch.testing.assert_close(frequencies(two.inactive), torch.tensor([0.0, *[1 / 6] * 6]), rtol=0, atol=TOLERANCE)
+    else:
+        assert not (two.inactive == SKIP).any() and not (two.active == SKIP).any()
+
+
+def test_dropout_among_candidates_without_parameters_is_refused(g):
+    names = CANDIDATES[:3]
+    alpha = torch.zeros(2, 14, 3)
+    present = torch.ones_like(alpha, dtype=torch.bool)
+    for rates in ({"skip_dropout": 0.2}, {"pool_dropout": 0.2}):
+        with pytest.raises(InputError, match=r"none of .*max_pool_3x3.* has parameters.*skip_dropout=0") as error:
+            sample_paths(alpha, present, g, candidates=names, **rates)
+        assert "\n" not in str(error.value)
+    assert sample_paths(alpha, present, g, candidates=names).active.max() == 2
+
+
+def test_dropout_changes_no_other_draw():
+    """Edges that keep their operation keep the one they have without dropout: arms differ by the dropout alone."""
+    alpha, present = many(LOGITS)
+    draw = lambda **rates: sample_paths(alpha, present, torch.Generator().manual_seed(3), **rates).active  # noqa: E731
+    plain, dropped = draw(), draw(skip_dropout=0.5)
+    assert torch.equal(plain[plain != SKIP], dropped[plain != SKIP])
+    assert abs(float((dropped[plain == SKIP] == SKIP).float().mean()) - 0.5) < 0.05
 
 
 def test_two_paths_are_drawn_without_replacement(g):

@@ -119,11 +119,20 @@ def test_pruning_leaves_what_stays_bitwise_as_it_was(supernet, edges):
     assert others <= set(after)
 
 
-def test_all_keeps_the_best_of_every_edge(supernet):
-    kept = supernet.prune(0, "all")
-    assert kept == {edge: CANDIDATES[int(k)] for edge, k in enumerate(supernet.alpha[0].argmax(-1))}
-    assert len(supernet.cells[0].edges) == 14
-    assert torch.equal(supernet.present[0].sum(-1), torch.ones(14, dtype=torch.long))
+@pytest.mark.parametrize("caps", [(2, 2), (0, 0), (None, None)])
+def test_all_keeps_the_best_of_every_edge_and_what_the_export_takes(supernet, caps):
+    """Without caps the best of each edge (the paper); with caps the 8 edges of the export hold what it asks for."""
+    with torch.no_grad():
+        supernet.alpha[..., :3] += 2  # caps have something to do
+    for cell in range(3):
+        best = {edge: CANDIDATES[int(k)] for edge, k in enumerate(supernet.alpha[cell].argmax(-1))}
+        exported = derive(supernet.alpha, *caps).edges(cell)
+        kept = supernet.prune(cell, "all", *caps)
+        assert kept == best | exported
+        assert (kept == best) == (caps == (None, None))
+        assert len(supernet.cells[cell].edges) == 14
+        assert torch.equal(supernet.present[cell].sum(-1), torch.ones(14, dtype=torch.long))
+        assert supernet.kept_paths().names(cell) == [kept[edge] for edge in range(14)]
 
 
 @pytest.mark.parametrize("caps", [(2, 2), (0, 0), (None, None)])
