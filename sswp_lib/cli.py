@@ -61,8 +61,7 @@ def search(
     """
     from sswp_lib.runs import runs
 
-    given = parsed(settings, {"seed": ("--seed", seed or None)})
-    config = load_config(preset, data, seed, given)
+    config = load_config(preset, data, seed, parsed(settings, {"seed": ("--seed", seed or None)}))
     print_record(runs.search(config, checked_device(device), quiet, tensorboard, fresh))
 
 
@@ -101,6 +100,27 @@ def train(
         preset, data if named is not None else data_of(start), seed, {**taken_over(start, named), **own}
     )
     print_record(runs.train(config, start, weights, checked_device(device), quiet, tensorboard, fresh))
+
+
+@app.command("data")
+def describe_data(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help=f"{', '.join(DATASETS)}, or the path of a folder of images.")
+    ],
+    settings: Settings = None,
+) -> None:
+    """Show what is in a data set: images of each class, what is passed over, and what is probably wrong.
+
+    Example: `sswp data ~/my_images --set data.image_size=64`.
+    """
+    from sswp_lib.learn.data import load
+    from sswp_lib.runs.progress import Line
+
+    config = load_config("paper", data_name(source), settings=parse_settings(settings or []))
+    line = Line("data")
+    found = load(config.data, progress=line.working).found
+    line.close(f"{found.images + found.test_images} images read")
+    typer.echo(found.table())
 
 
 @app.command("runs")
@@ -221,6 +241,14 @@ def resolve(source: str, depth: Callable[[], int]):
                 raise
     what = f"{short(source)} is a folder" if is_folder else f"no file {short(source)}"
     raise InputError(f"{what}; expected a genotype file or a run's name")
+
+
+def data_name(source: str) -> str:
+    """Return the data set's name of what may be the bare path of a folder."""
+    from sswp_lib.learn.data import places
+
+    is_path = "/" in source or any(place.is_dir() for place in places(source))
+    return f"folder:{source}" if is_path and source not in DATASETS and not source.startswith("folder:") else source
 
 
 def taken_over(source, data: str | None) -> dict[str, object]:

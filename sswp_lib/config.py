@@ -132,7 +132,8 @@ class Views(Section):
 class Data(Section):
     name: str = "cifar10"  # one of DATASETS
     root: Text = "data"  # where downloaded sets and the folders of tiny-imagenet and imagenet lie
-    image_size: StrictInt = Field(32, ge=8, le=512)  # pixels a side; other images are resized once, on loading
+    image_size: StrictInt = Field(32, ge=8, le=512)  # pixels a side of what networks see
+    decode_size: StrictInt | None = Field(None, ge=8, le=1024)  # pixels a side of the images kept; None: image_size
     classes: tuple[Text, ...] | None = Field(None, min_length=2)  # only these classes of the set; None: all
     views: Views = Views()
 
@@ -145,6 +146,10 @@ class Data(Section):
         twice = [c for c in self.classes or () if self.classes.count(c) > 1]
         if twice:
             raise ValueError(f"classes names {twice[0]!r} twice; expected different classes")
+        if self.decode_size is not None and self.decode_size < self.image_size:
+            raise ValueError(
+                f"decode_size {self.decode_size} is less than image_size {self.image_size}; expected as much or more"
+            )
         return self
 
 

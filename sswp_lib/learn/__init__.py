@@ -1,4 +1,7 @@
-"""How it is learnt: data, views, objectives, phases, the search and training loops, measures. Writes no file."""
+"""How it is learnt: data, views, objectives, phases, the search and training loops, measures.
+
+Writes no file but decoded images, under the data's own folder.
+"""
 
 from sswp_lib.learn.data import ImageData, load
 from sswp_lib.learn.objectives import nt_xent

@@ -1,14 +1,14 @@
-"""Data sets as uint8 tensors in memory; splits; batches; and where every random number comes from.
+"""Data sets as uint8 tensors; splits; batches; and where every random number comes from.
 
 Paper: section 4.1 (data sets), 4.4 (labelled fractions); DARTS (the half/half split of the bi-level search).
-Deliberate deviations: images are decoded and resized once, to `image_size`; for ImageNet this replaces the random crop
-of the photograph by one of the resized square.
+Deliberate deviations: images are decoded and resized once, to `decode_size`, or to `image_size` where there is none.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,7 +19,14 @@ from torch import Tensor
 
 from sswp_lib.config import Data, InputError, home, suggest
 from sswp_lib.learn import folders
-from sswp_lib.learn.folders import IN_MEMORY_BYTES
+from sswp_lib.learn.contents import contents
+from sswp_lib.learn.decode import KEEP_BYTES, VERSION, Progress, decode
+from sswp_lib.learn.folders import Listing
+from sswp_lib.learn.found import Found
+
+DOWNLOADED = ("cifar10", "cifar100")
+IN_MEMORY_BYTES = 8 * 2**30  # larger sets stay on the host, most of them in a mapped file; ours
+PART_BYTES = 32 * 2**20  # of images that are worked on at once; ours
 
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:
@@ -33,12 +40,13 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
 
 @dataclass(frozen=True)
 class ImageData:
-    """A data set in memory.
+    """A data set in memory, or mapped there from a file.
 
     Attributes:
         train, test: uint8 (N, 3, S, S); test may be None.
         train_labels, test_labels: int64 (N,), or None where there are no labels.
         classes: class names in label order. mean, std: of the training images, (3,), in 0-1.
+        found: what there is, in numbers and words.
     """
 
     name: str
@@ -49,13 +57,20 @@ class ImageData:
     classes: tuple[str, ...]
     mean: Tensor
     std: Tensor
+    found: Found
 
     def labels(self, purpose: str) -> Tensor:
-        """Return the training labels; InputError where there are none."""
+        """Return the training labels; InputError where there are none, or only one class."""
         if self.train_labels is None:
             raise InputError(
                 f"{purpose} needs labels, and {self.name} has none; sort the training images into "
                 "train/<class>/ folders, or use a label-free objective such as simclr"
+            )
+        if len(self.classes) < 2:
+            raise InputError(
+                f"{purpose} needs two classes or more, and {self.name} has one: {self.classes[0]!r}, "
+                f"{len(self.train)} images; sort the training images into a folder train/<class>/ for each class, or "
+                "use a label-free objective such as simclr"
             )
         return self.train_labels
 
@@ -66,31 +81,90 @@ class ImageData:
         return self.test, self.test_labels
 
 
-def load(config: Data, device: str | torch.device = "cpu") -> ImageData:
+def without_test(data: ImageData) -> list[str]:
+    """Return the classes that have no test images, of which a test accuracy says nothing; none where nothing is
+    tested.
+    """
+    return [] if data.test is None else data.found.without_test()
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What `load` is asked for; equal where the images are the same."""
+
+    name: str
+    root: str
+    size: int
+    classes: tuple[str, ...] | None
+    device: str
+    fingerprint: str | None
+    listing: Listing | None = field(compare=False)
+    progress: Progress = field(compare=False)
+
+
+def load(config: Data, device: str | torch.device = "cpu", progress: Progress = lambda text: None) -> ImageData:
     """Load a data set onto the device.
+
+    Args:
+        progress: told now and then what is done, where that takes long.
 
     Raises:
         InputError: an unknown data set, a missing or empty folder, an unreadable image (named), no network.
     """
-    return _load(config.name, config.root, config.image_size, config.classes, str(device), fingerprint(config))
+    listing, size = _listing(config), config.decode_size or config.image_size
+    name = f"folder:{listing.folder}" if config.name.startswith("folder:") else config.name
+    content = fingerprint(config)
+    return _load(_Wanted(name, config.root, size, config.classes, str(device), content, listing, progress))
 
 
 @lru_cache(maxsize=2)
-def _load(
-    name: str, root: str, size: int, wanted: tuple[str, ...] | None, device: str, content: str | None
-) -> ImageData:
+def _load(wanted: _Wanted) -> ImageData:
+    name, listing, noted = wanted.name, wanted.listing, []
     if name == "digits":
-        parts = _digits(size)
-    elif name in ("cifar10", "cifar100"):
-        parts = _cifar(name, home() / root, size)
+        parts = _digits(wanted.size)
+    elif listing is None:
+        parts = _cifar(name, _root(wanted.root), wanted.size)
     else:
-        parts = folders.read(folder_of(name, root), size)
-    train, train_labels, test, test_labels, classes = parts if wanted is None else _only(wanted, name, *parts)
-    mean, std = _statistics(train)
-    on_device = lambda t: t.to(device) if t is not None and t.nbytes < IN_MEMORY_BYTES else t  # noqa: E731
-    return ImageData(
-        name, *map(on_device, (train, test, train_labels, test_labels)), tuple(classes), mean.to(device), std.to(device)
+        parts, noted = _decoded(wanted)
+    train, train_labels, test, test_labels, classes = (
+        parts if wanted.classes is None else _only(wanted.classes, name, *parts)
     )
+    found = Found(
+        str(listing.folder) if listing else name, listing is not None, len(train), 0 if test is None else len(test),
+        tuple(zip(classes, _counts(train_labels, classes), _counts(test_labels, classes), strict=True)),
+        () if listing is None else tuple(listing.passed.items()), tuple(noted),
+    )  # fmt: skip
+    mean, std = _statistics(train)
+    on_device = lambda t: t.to(wanted.device) if t is not None and t.nbytes < IN_MEMORY_BYTES else t  # noqa: E731
+    return ImageData(
+        name, *map(on_device, (train, test, train_labels, test_labels)), tuple(classes), mean.to(wanted.device),
+        std.to(wanted.device), found,
+    )  # fmt: skip
+
+
+def _decoded(wanted: _Wanted) -> tuple[tuple, list[str]]:
+    """Return the images and labels of a folder, and what is to be said of them."""
+    listing, size, kept = wanted.listing, wanted.size, None
+    files = listing.files
+    if max(sum(file.size for file in files), len(files) * 3 * size * size) >= KEEP_BYTES:
+        kept = _root(wanted.root) / "decoded" / f"{wanted.fingerprint}-{size}-v{VERSION}.npy"
+    images, small, long = decode([listing.folder / file.path for file in files], size, kept, wanted.progress)
+    train, test = images[: len(listing.train.files)], images[len(listing.train.files) :]
+    classes = list(listing.train.classes)
+    place = torch.tensor([classes.index(name) for name in listing.test.classes], dtype=torch.long)
+    parts = (
+        train, torch.tensor(listing.train.labels) if classes else None,
+        *((test, place[torch.tensor(listing.test.labels)]) if len(test) else (None, None)), classes,
+    )  # fmt: skip
+    noted = [*listing.warnings, *contents(listing, _notes(wanted.root)).warnings()]
+    noted += [f"images of less than {size} pixels, which are enlarged: {small}"] * bool(small)
+    noted += [f"images more than twice as long as wide, of which the middle is taken: {long}"] * bool(long)
+    return parts, noted
+
+
+def _counts(labels: Tensor | None, classes: list[str]) -> list[int]:
+    """Return how many images each class has."""
+    return [0] * len(classes) if labels is None else torch.bincount(labels, minlength=len(classes)).tolist()
 
 
 def _only(
@@ -120,19 +194,33 @@ def _only(
 
 
 def _statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation of each channel, in 0-1, reading a part of the images at a time."""
-    parts = lambda: (chunk.double().div(255).transpose(0, 1).flatten(1) for chunk in images.split(4096))  # noqa: E731
-    count = images.numel() // images.shape[1]
-    mean = sum(p.sum(1) for p in parts()) / count
-    var = sum((p - mean[:, None]).square().sum(1) for p in parts()) / count
-    return mean.float(), var.sqrt().clamp(min=1e-3).float()
+    """Return mean and deviation of each channel, in 0-1: exact, from how often each of the 256 values occurs."""
+    channels = images.shape[1]
+    seen = torch.zeros(channels, 256, dtype=torch.long)
+    for part in images.split(_rows(images[0].numel())):
+        seen += torch.stack([torch.bincount(part[:, c].flatten(), minlength=256) for c in range(channels)])
+    means, deviations = [], []
+    for counts in seen.tolist():  # Python's integers have no largest
+        count = sum(counts)
+        total, squares = (sum(n * value**power for value, n in enumerate(counts)) for power in (1, 2))
+        means.append(total / count / 255)
+        deviations.append(max((squares * count - total**2) ** 0.5 / count / 255, 1e-3))
+    return torch.tensor(means), torch.tensor(deviations)
+
+
+def _rows(bytes_each: int) -> int:
+    return max(PART_BYTES // bytes_each, 1)
 
 
 def _resize(images: Tensor, size: int) -> Tensor:
     if images.shape[-1] == size:
         return images
-    chunks = [F.interpolate(c.float(), (size, size), mode="bilinear", antialias=True) for c in images.split(4096)]
-    return torch.cat([c.round().clamp(0, 255).byte() for c in chunks])
+    resized = torch.empty(len(images), 3, size, size, dtype=torch.uint8)
+    rows = _rows(3 * size * size)
+    for part, place in zip(images.split(rows), resized.split(rows), strict=True):
+        shown = F.interpolate(part.float(), (size, size), mode="bilinear", antialias=True)
+        place.copy_(shown.round().clamp(0, 255))
+    return resized
 
 
 def _digits(size: int):
@@ -155,7 +243,7 @@ def _cifar(name: str, root: Path, size: int):
     except (OSError, RuntimeError) as error:
         raise InputError(
             f"{name} could not be downloaded ({str(error).splitlines()[0]}); put {dataset.filename} into "
-            f"{root.resolve()}, or use --data folder:PATH"
+            f"{root.resolve()}, or take images of your own, folder:PATH"
         ) from None
     tensors = []
     for part in (train, test):
@@ -166,24 +254,56 @@ def _cifar(name: str, root: Path, size: int):
     return *tensors, train.classes
 
 
+def _root(root: str) -> Path:
+    return home() / _expanded(root)
+
+
+def _notes(root: str) -> Path:
+    return _root(root) / "decoded" / "contents"
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:  # ~somebody
+        raise InputError(f"no folder {path!r} ({error}); write the path in full") from None
+
+
+def places(path: str) -> list[Path]:
+    """Return where a folder of images is sought: a relative one in the current folder, then in the project's, so that a
+    notebook finds what a terminal does.
+    """
+    given = _expanded(path)
+    return list(dict.fromkeys(Path(os.path.abspath(base / given)) for base in (Path.cwd(), home())))
+
+
 def folder_of(name: str, root: str) -> Path:
-    """Return the folder of a data set of image files."""
-    path = Path(name.removeprefix("folder:")) if name.startswith("folder:") else home() / root / name
-    if not path.is_dir():
-        raise InputError(f"no folder {str(path)!r}; expected train/<class>/* (and test/<class>/*) with images in it")
-    return path
+    """Return the folder of a data set of image files, absolute and without links."""
+    given = name.removeprefix("folder:")
+    sought = places(given) if name.startswith("folder:") else [Path(os.path.abspath(_root(root) / name))]
+    for path in sought:
+        if path.is_dir():
+            return path.resolve()
+    tried = "" if sought == [Path(given)] else f": sought {' and '.join(repr(str(path)) for path in sought)}"
+    if any(path.is_file() for path in sought):
+        tried += ", where a file is; an archive must be unpacked first"
+    raise InputError(f"no folder {given!r}{tried}; expected train/<class>/* (and test/<class>/*) with images in it")
+
+
+def _listing(config: Data) -> Listing | None:
+    """Return what lies in the folder of a data set; None for sets of fixed content."""
+    if config.name == "digits" or config.name in DOWNLOADED:
+        return None
+    return folders.listed(folder_of(config.name, config.root))
 
 
 def fingerprint(config: Data) -> str | None:
-    """Return a digest of a folder's images, see `folders.fingerprint`; None for sets of fixed content.
+    """Return a digest of a folder's images, see `contents`; None for sets of fixed content.
 
     It stands for the path in a run's name: moving the folder keeps the run, changing an image makes another.
     """
-    return (
-        None
-        if config.name in ("digits", "cifar10", "cifar100")
-        else folders.fingerprint(folder_of(config.name, config.root))
-    )
+    listing = _listing(config)
+    return None if listing is None else contents(listing, _notes(config.root)).fingerprint
 
 
 def _ranks(labels: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -198,8 +318,9 @@ def _ranks(labels: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def halves(count: int, labels: Tensor | None, seed: int) -> tuple[Tensor, Tensor]:
-    """Split the training set 50/50, stratified where there are labels: one half trains weights, the other alpha
-    (DARTS).
+    """Split the training set 50/50: one half trains weights, the other alpha (DARTS).
+
+    Every class is split so where `labels` are given; a search that uses no labels gives None.
     """
     ranks, sizes = _ranks(torch.zeros(count, dtype=torch.long) if labels is None else labels, generator(seed, "halves"))
     first = 2 * ranks < sizes
@@ -207,12 +328,12 @@ def halves(count: int, labels: Tensor | None, seed: int) -> tuple[Tensor, Tensor
 
 
 def training_subset(
-    labels: Tensor, validation: float, fraction: float, per_class: int | None, seed: int
+    labels: Tensor, validation: float, fraction: float, per_class: int | None, seed: int, classes: tuple[str, ...] = ()
 ) -> tuple[Tensor, Tensor]:
     """Return indices of the labelled training images and of the validation images; both stratified, disjoint.
 
     The labelled images are nested: those of a smaller fraction are among those of a larger one, for one seed.
-    Every class keeps at least one image.
+    Every class keeps at least one image; InputError where one of the `classes` has too few.
     """
     ranks, sizes = _ranks(labels, generator(seed, "labels"))
     held_out = (validation * sizes).round().long().clamp(min=1 if validation > 0 else 0)
@@ -222,12 +343,16 @@ def training_subset(
         if per_class is not None
         else (fraction * available).round().long().clamp(min=1)
     )
-    short = wanted > available
-    if short.any():
-        worst = int(available[short].min())
+    if (wanted > available).any():
+        worst = int(available.argmin())
+        label, left, size = int(labels[worst]), int(available[worst]), int(sizes[worst])
+        name = repr(classes[label]) if classes else f"number {label}"
+        asked = "one training image of each class is needed" if per_class is None else f"{per_class} labels per class"
         raise InputError(
-            f"{int(wanted[short].max())} labels per class asked for, but a class has {worst} training images "
-            "left; lower train.labels_per_class or train.validation"
+            f"{asked}{'' if per_class is None else ' asked for'}, but class {name} has {left} training images left "
+            f"({size}, of which train.validation={validation:g} holds out {size - left}); lower "
+            f"{'' if per_class is None else 'train.labels_per_class or '}train.validation, add images of it, or leave "
+            "it out with data.classes"
         )
     return (ranks < wanted).nonzero().squeeze(1), (ranks >= available).nonzero().squeeze(1)
 

@@ -23,16 +23,31 @@ from sswp_lib.space.ops import BatchNorm, ReLUFirst
 
 @torch.no_grad()
 def accuracy(
-    model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, mean: Tensor, std: Tensor, batch_size: int = 500
-) -> dict[str, float]:
-    """Return {"top1", "top5"} in percent, on uint8 images (N, 3, S, S); `model` is in evaluation mode already."""
-    top1 = top5 = 0
+    model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, mean: Tensor, std: Tensor,
+    size: int | None = None, batch_size: int = 500,
+) -> dict[str, float]:  # fmt: skip
+    """Return accuracies in percent, on uint8 images (N, 3, S, S), or on their centres of `size` pixels a side; `model`
+    is in evaluation mode already.
+
+    Returns:
+        {"top1"}; with "top5" where there are more than five classes; with "balanced", the mean of the classes' own
+        top-1 accuracies, where the images are more of one class than of another.
+    """
+    hits = []  # of each image, which of the five best guesses is right
     for index in torch.arange(len(labels)).split(batch_size):
-        scores = model(normalise(take(images, index, mean.device), mean, std))
-        target = take(labels, index, mean.device)
-        ranked = scores.topk(min(5, scores.shape[1]), dim=1).indices == target[:, None]
-        top1, top5 = top1 + int(ranked[:, 0].sum()), top5 + int(ranked.sum())
-    return {"top1": 100 * top1 / len(labels), "top5": 100 * top5 / len(labels)}
+        scores = model(normalise(take(images, index, mean.device), mean, std, size))
+        guesses = scores.topk(min(5, scores.shape[1]), dim=1).indices
+        hits.append((guesses == take(labels, index, mean.device)[:, None]).cpu())
+    right, labels = torch.cat(hits).double(), labels.cpu()
+    found = {"top1": 100 * float(right[:, 0].sum()) / len(labels)}
+    if scores.shape[1] > 5:
+        found["top5"] = 100 * float(right.sum()) / len(labels)
+    counts = torch.bincount(labels)
+    present = counts > 0
+    if counts[present].unique().numel() > 1:
+        of_class = torch.bincount(labels, right[:, 0])[present] / counts[present]
+        found["balanced"] = 100 * float(of_class.mean())
+    return found
 
 
 def parameters(model: nn.Module) -> int:

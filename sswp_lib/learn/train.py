@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sswp_lib.config import Config, InputError, Views
-from sswp_lib.learn.data import ImageData, epoch_batches, generator, halves, take, training_subset
+from sswp_lib.learn.data import ImageData, epoch_batches, generator, halves, take, training_subset, without_test
 from sswp_lib.learn.loop import Loop, optimizer_state, precision, restore_optimizer, seeded
 from sswp_lib.learn.measure import accuracy, multiply_adds, parameters
 from sswp_lib.learn.objectives import build
@@ -160,7 +160,7 @@ class Training(Loop):
             )
         self.network.eval()
         with precision(self.config, self.device):
-            return accuracy(self.network, images, labels, data.mean, data.std)
+            return accuracy(self.network, images, labels, data.mean, data.std, self.config.data.image_size)
 
     def state(self) -> dict[str, Any]:
         names = dict(self.network.named_parameters())
@@ -189,6 +189,8 @@ class Training(Loop):
             self._calibrate()
             if self.objective.needs_labels:
                 result["calibrated"] = self._accuracies()
+        if self.objective.needs_labels and without_test(self.data):
+            result["classes_without_test"] = without_test(self.data)
         result |= {
             "trained_on": len(self.train_index),
             "validated_on": len(self.validation_index),

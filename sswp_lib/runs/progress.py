@@ -67,6 +67,13 @@ class Line:
             self.shown = now
             self._show(text)
 
+    def working(self, text: str) -> None:
+        """Show what is done before the first step, and give a sign of life, each if enough time has passed."""
+        self.beat(text)
+        if not self.quiet and time.monotonic() - self.shown >= REFRESH[self.place]:
+            self.shown = time.monotonic()
+            self._show(text)
+
     def where(self) -> str:
         """Return how far the run has come: "at epoch 3 of 10"."""
         return f"at epoch {self.last.epoch + 1} of {self.last.epochs}" if self.last else "before its first epoch"
@@ -80,7 +87,8 @@ class Line:
 
     def note(self, text: str) -> None:
         """Say something that stays."""
-        print(f"{self.label}: {text}", file=sys.stderr, flush=True)
+        over = "\r\x1b[2K" if self.place == "terminal" else ""  # over what was shown in place
+        print(f"{over}{self.label}: {text}", file=sys.stderr, flush=True)
 
     def close(self, text: str) -> None:
         """Replace the line by its last word."""

@@ -174,6 +174,7 @@ def environment(device: str) -> dict[str, Any]:
         **packages,
         "device": device,
         "hardware": hardware,
+        "allow_tf32": {"matmul": torch.backends.cuda.matmul.allow_tf32, "cudnn": torch.backends.cudnn.allow_tf32},
         "commit": commit(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }

@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from sswp_lib.config import Config, InputError, OneLine, RunError
 from sswp_lib.learn.data import fingerprint, load
 from sswp_lib.learn.footprint import step_memory
+from sswp_lib.learn.found import Found
 from sswp_lib.learn.loop import Loop
 from sswp_lib.learn.recipes import PRETRAINED, pretraining, unused
 from sswp_lib.learn.search import Search
@@ -61,7 +62,7 @@ def search(
     earlier record stays until the new one is there.
     """
     device = device or default_device()
-    make = lambda: Search(config, load(config.data, device), device)  # noqa: E731
+    make = lambda line: Search(config, load(config.data, device, line.working), device)  # noqa: E731
     return _run(Asked("search", _identity(config, "search")), make, device, quiet, tensorboard, fresh)
 
 
@@ -95,9 +96,9 @@ def train(
     else:
         state = files.read_weights(weights)
 
-    def make() -> Training:
+    def make(line: Line) -> Training:
         loaded = start.weights() if start is not None else state
-        return Training(config, load(config.data, device), genotype, loaded, device)
+        return Training(config, load(config.data, device, line.working), genotype, loaded, device)
 
     origin = start.name if start is not None else weights and weights.name
     sha256 = start.weights_sha256 if start is not None else state and files.checksum(files.weights_bytes(state))
@@ -199,7 +200,9 @@ def _identity(config: Config, kind: str) -> dict[str, Any]:
     return plain
 
 
-def _run(asked: Asked, make: Callable[[], Loop], device: str, quiet: bool, tensorboard: bool, fresh: bool) -> Record:
+def _run(
+    asked: Asked, make: Callable[[Line], Loop], device: str, quiet: bool, tensorboard: bool, fresh: bool
+) -> Record:
     folder, line = asked.folder, Line(asked.name, quiet)
     earlier = lambda: None if fresh else _finished(folder)  # noqa: E731
     try:
@@ -208,7 +211,7 @@ def _run(asked: Asked, make: Callable[[], Loop], device: str, quiet: bool, tenso
             _say_differences(found, device, line)
         else:
             with _locked(folder, line):
-                found = earlier() or carry_out(asked, make(), line, tensorboard)
+                found = earlier() or _done(asked, make(line), line, tensorboard)
     except torch.OutOfMemoryError:
         raise RunError(
             f"{asked.name} ran out of the device's memory; lower {asked.kind}.batch_size, or choose another --device"
@@ -233,6 +236,24 @@ def _say_differences(found: Record, device: str, line: Line) -> None:
             f"served as it was made, with {differs}; so are others without a word. To do one again: --fresh on the "
             f"command line, fresh=True in a notebook, or remove {str(root() / found.name)!r}"
         )
+
+
+def _done(asked: Asked, loop: Loop, line: Line, tensorboard: bool) -> Record:
+    _describe(loop.data.found, line)
+    return carry_out(asked, loop, line, tensorboard)
+
+
+_described: set[Found] = set()  # of the folders that this process has run on
+
+
+def _describe(found: Found, line: Line) -> None:
+    """Say once what was found in a folder of images; where the line is quiet, only what is probably wrong."""
+    if found.folder and found not in _described:
+        _described.add(found)
+        for text in [] if line.quiet else found.lines():
+            line.note(text)
+        for text in found.warnings():
+            line.note(f"warning: {text}")
 
 
 @contextmanager

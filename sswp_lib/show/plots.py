@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sswp_lib.config import Search
+from sswp_lib.learn.data import ImageData
 from sswp_lib.learn.phases import PHASES, phase_lengths, pruning_epochs
 from sswp_lib.paper.output import Output
 from sswp_lib.runs.records import Record
@@ -31,6 +32,7 @@ OPERATION_DASHES = dict(
 )  # told apart in grey as well
 OPERATION_HATCHES = dict(zip(CANDIDATES, ("", "//", "\\\\", "..", "xx", "--", "++"), strict=True))
 PHASE_COLOURS = dict(zip(PHASES, (COLOURS[7], COLOURS[9], COLOURS[1]), strict=True))
+SHOWN_CLASSES, CLASS_LETTERS = 12, 14  # rows of a figure of classes; letters of a class's name before its row
 CAPTION_LETTERS = 18.5  # of the caption's size, in an inch
 
 
@@ -251,6 +253,21 @@ def memory(record: Record) -> Figure:
     axes.grid(axis="y", visible=False)
     axes.margins(x=0.14)
     axes.set_xlabel(f"peak memory of a step of {views} views (MiB, and against 14 edges)")
+    return figure
+
+
+def class_images(data: ImageData, per_class: int = 8) -> Figure:
+    """A few training images of each class, spread over it, with how many it has; images without classes in one row."""
+    labels = np.zeros(len(data.train)) if data.train_labels is None else data.train_labels.cpu().numpy()
+    rows = {}
+    for label, name in enumerate((data.classes or ("images",))[:SHOWN_CLASSES]):
+        of_class = np.flatnonzero(labels == label)
+        chosen = of_class[np.linspace(0, len(of_class) - 1, min(len(of_class), per_class)).round().astype(int)]
+        title = name if len(name) <= CLASS_LETTERS else f"{name[: CLASS_LETTERS - 1]}…"
+        rows[f"{title}\n{len(of_class)}"] = data.train[chosen].cpu().permute(0, 2, 3, 1).numpy() / 255
+    figure = image_rows(rows)
+    if len(data.classes) > SHOWN_CLASSES:
+        figure.supxlabel(f"and {len(data.classes) - SHOWN_CLASSES} more classes", fontsize=SMALL)
     return figure
 
 

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from sswp_lib.config import Data, InputError
-from sswp_lib.learn import folders
 from sswp_lib.learn.data import _statistics, epoch_batches, fingerprint, generator, halves, load, take, training_subset
+from sswp_lib.learn.measure import peak_memory
 from sswp_lib.presets import load_config
 
 LABELS = torch.arange(10).repeat_interleave(torch.tensor([40, 41, 37, 60, 52, 33, 45, 40, 40, 40]))[
@@ -42,6 +42,15 @@ def test_halves_are_disjoint_stratified_and_cover_everything(labels):
     assert not torch.equal(one, halves(len(LABELS), labels, seed=1)[0])
 
 
+def test_halves_without_labels_look_at_none():
+    """Chance alone splits a class of 400 so unevenly now and then."""
+    one, two = halves(801, None, seed=0)
+    assert (len(one), len(two)) == (401, 400)
+    uneven = [(halves(800, None, seed)[0] < 400).sum().item() for seed in range(10)]
+    stratified = [(halves(800, torch.arange(800) // 400, seed)[0] < 400).sum().item() for seed in range(10)]
+    assert stratified == [200] * 10 and np.std(uneven) > 3
+
+
 @pytest.mark.parametrize("validation", [0.0, 0.2])
 def test_labelled_fractions_are_nested_stratified_and_apart_from_validation(validation):
     held = training_subset(LABELS, validation, 1.0, None, seed=3)[1]
@@ -66,6 +75,14 @@ def test_labels_per_class():
     assert set(few.tolist()) < set(more.tolist())
     with pytest.raises(InputError, match=r"50 labels per class.*26 training images left"):
         training_subset(LABELS, 0.2, 1.0, 50, seed=0)
+
+
+def test_a_class_with_too_few_images_is_named():
+    labels = torch.tensor([0] * 10 + [1])
+    with pytest.raises(InputError, match=r"one training image of each class.*class 'c' has 0.*\(1, of which.*=0.2"):
+        training_subset(labels, 0.2, 1.0, None, seed=0, classes=("a", "c"))
+    with pytest.raises(InputError, match=r"5 labels per class.*class 'c' has 1 training images left.*data.classes"):
+        training_subset(labels, 0.0, 1.0, 5, seed=0, classes=("a", "c"))
 
 
 def test_batches_of_an_epoch():
@@ -143,7 +160,8 @@ def test_a_folder_of_images_of_every_mode_and_size(tmp_path):
     assert found.train.shape == (10, 3, 8, 8) and found.classes == ("one", "two")
     assert found.train_labels.tolist() == [0] * 7 + [1] * 3
     assert found.test_labels.tolist() == [1] and not found.test.any()
-    expected = torch.tensor([200, 100, 50]).view(3, 1, 1).expand(7, 3, 8, 8)
+    expected = torch.tensor([200, 100, 50]).view(3, 1, 1).repeat(7, 1, 1, 1).expand(-1, -1, 8, 8).clone()
+    expected[1] = (expected[1] + 255) // 2  # half transparent, on white
     torch.testing.assert_close(found.train[:7].int(), expected.int(), rtol=0, atol=4)  # a JPEG is not exact
     assert (found.train[7:] == 255).all()
     torch.testing.assert_close((found.mean, found.std), statistics(found.train))
@@ -196,6 +214,22 @@ def test_mean_and_deviation_are_those_of_all_training_images():
     torch.testing.assert_close(std, whole.std((0, 2, 3), correction=0).float())
 
 
+def test_mean_and_deviation_are_exact_and_need_little_memory():
+    images = torch.randint(0, 256, (3000, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert peak_memory(lambda: _statistics(images)) < images.nbytes
+    images[:, 0], images[:, 1] = 0, 255
+    mean, std = _statistics(images)
+    assert mean[:2].tolist() == [0.0, 1.0] and std[:2].tolist() == [torch.tensor(1e-3).item()] * 2
+
+
+def test_images_may_be_kept_larger_than_networks_see_them():
+    config = Data(name="digits", image_size=8, decode_size=12)
+    assert load(config).train.shape == (1347, 3, 12, 12)
+    assert torch.equal(load(config).train, load(Data(name="digits", image_size=12)).train)
+    with pytest.raises(InputError, match="decode_size 8 is less than image_size 16"):
+        load_config("smoke", settings={"data.image_size": 16, "data.decode_size": 8})
+
+
 def test_test_labels_follow_the_training_classes(tmp_path):
     for name in ("ant", "bee", "cat"):
         save(tmp_path / "train" / name / "a.png")
@@ -230,27 +264,6 @@ def test_test_images_are_never_taken_for_training_images(tmp_path, part):
         save(tmp_path / part / name / "b.png")
     with pytest.raises(InputError, match=f"has a folder '{part}' but none named 'train'"):
         folder(tmp_path)
-
-
-def test_a_set_too_large_for_memory_is_mapped_from_a_file_of_its_own(tmp_path, monkeypatch):
-    """Two flat folders of as many images of one size, side by side: each keeps its own."""
-    for name, brightness in (("A", 50), ("B", 150)):
-        (tmp_path / name).mkdir()
-        for i in range(3):
-            Image.new("RGB", (8, 8), (brightness,) * 3).save(tmp_path / name / f"{i}.png")
-    monkeypatch.setattr(folders, "IN_MEMORY_BYTES", 0)
-    a, b = (folders.read(tmp_path / name, 8)[0] for name in "AB")
-    assert a.unique().tolist() == [50] and b.unique().tolist() == [150]
-    assert sorted(p.name for p in tmp_path.rglob("*")) == [
-        "0.png",
-        "0.png",
-        "1.png",
-        "1.png",
-        "2.png",
-        "2.png",
-        "A",
-        "B",
-    ]
 
 
 def test_missing_and_empty_folders(tmp_path):

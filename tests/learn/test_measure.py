@@ -23,18 +23,34 @@ from sswp_lib.space import CANDIDATES, Genotype, Network, SuperNet
 
 
 def test_accuracy_counts_top_1_and_top_5():
-    """The model ranks classes 0, 1, 2, ... for every image; labels 0 (twice), 4, 5 then give 50 % and 75 %."""
+    """The model ranks classes 0, 1, 2, ... for every image; labels 0 (twice), 4, 5 then give 50 % and 75 %, and of the
+    three classes one is always right.
+    """
     scores = -torch.arange(10.0)
     images, labels = torch.zeros(4, 3, 2, 2, dtype=torch.uint8), torch.tensor([0, 4, 5, 0])
     for batch_size in (1, 3, 500):
         found = accuracy(lambda x: scores.expand(len(x), -1), images, labels, torch.zeros(3), torch.ones(3), batch_size)
-        assert found == {"top1": 50.0, "top5": 75.0}
+        assert found == {"top1": 50.0, "top5": 75.0, "balanced": pytest.approx(100 / 3)}
+
+
+@pytest.mark.parametrize("classes, top5", [(5, False), (6, True)])
+def test_top_5_is_left_out_where_it_says_nothing(classes, top5):
+    images, labels = torch.zeros(classes, 3, 2, 2, dtype=torch.uint8), torch.arange(classes)
+    found = accuracy(lambda x: torch.zeros(len(x), classes), images, labels, torch.zeros(3), torch.ones(3))
+    assert set(found) == ({"top1", "top5"} if top5 else {"top1"})
+
+
+def test_balanced_accuracy_weighs_classes_alike():
+    """All nine images of class 0 are right, none of the one of class 1; class 2 has no images."""
+    images, labels = torch.zeros(10, 3, 2, 2, dtype=torch.uint8), torch.tensor([0] * 9 + [1])
+    model = lambda x: torch.tensor([1.0, 0.0, 0.0]).expand(len(x), -1)  # noqa: E731
+    assert accuracy(model, images, labels, torch.zeros(3), torch.ones(3)) == {"top1": 90.0, "balanced": 50.0}
 
 
 def test_accuracy_shows_the_model_normalised_images():
     images, labels = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 2, 2), torch.tensor([0, 1])
     model = lambda x: torch.stack([-x[:, 0, 0, 0], x[:, 0, 0, 0]], 1)  # noqa: E731
-    assert accuracy(model, images, labels, torch.full((3,), 0.5), torch.ones(3)) == {"top1": 100.0, "top5": 100.0}
+    assert accuracy(model, images, labels, torch.full((3,), 0.5), torch.ones(3)) == {"top1": 100.0}
     assert accuracy(model, images, labels, torch.full((3,), 1.5), torch.ones(3))["top1"] == 50.0
 
 

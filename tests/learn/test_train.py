@@ -251,7 +251,7 @@ def test_recalibration_is_reported_beside_the_plain_accuracy(config, data):
     training = run(Training(config.changed(**{"train.calibrate": True}), data, DARTS))
     before = tensors(training)
     result = training.finish()[0]
-    assert set(result["calibrated"]) == {"test", "validation"} and set(result["test"]) == {"top1", "top5"}
+    assert set(result["calibrated"]) == {"test", "validation"} and set(result["test"]) == {"top1", "top5", "balanced"}
     changed = differing(before, tensors(training))
     assert changed and all("running_" in name for name in changed)
 

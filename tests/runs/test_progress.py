@@ -148,3 +148,14 @@ def test_waiting_for_another_process_is_not_silence(monkeypatch, heartbeat, tmp_
         assert said - {""} == {"search: waiting for another process\n"}  # empty while it is written
     waiting.join(timeout=30)
     assert len(entered) == 1
+
+
+def test_work_before_the_first_step_is_shown_and_gives_a_sign_of_life(monkeypatch, clock, capsys, tmp_path):
+    monkeypatch.setenv("SSWP_HEARTBEAT", str(tmp_path / "beat"))
+    line, quiet = line_in(monkeypatch, "log"), line_in(monkeypatch, "log", quiet=True)
+    for i in range(1, 5):
+        clock.seconds += 10
+        line.working(f"decoding image {i}")
+        quiet.working(f"decoding image {i}")
+        assert (tmp_path / "beat").read_text() == f"search: decoding image {i}\n"
+    assert capsys.readouterr().err == "search-1: decoding image 3\n"

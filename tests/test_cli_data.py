@@ -1,0 +1,76 @@
+"""`sswp data`, and what runs say of a folder of images."""
+
+import pytest
+from tiny_runs import ON_FOLDER, images
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes, one of which has no test images."""
+    return images(tmp_path / "D", {"train/a": 10, "train/b": 10, "test/a": 3, "train/.ipynb_checkpoints": 2})
+
+
+MISSING = "no test images of 'b'"
+
+
+def test_data_shows_what_is_there(call, folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    shown = set()
+    for source in (folder, f"folder:{folder}", "D", "./D/"):
+        status, out, _ = call("data", source)
+        assert status == 0
+        shown.add(out)
+    (out,) = shown
+    rows = [line.split() for line in out.splitlines()]
+    assert ["a", "10", "3"] in rows and ["b", "10", "0"] in rows
+    assert "passed over: hidden (1)" in out and f"warning: {MISSING}" in out
+    assert f"{folder}: 20 training images of 2 classes (10 each), 3 test images" in out
+
+
+def test_data_of_a_set_that_comes_with_the_kit(call):
+    status, out, _ = call("data", "digits")
+    assert status == 0 and "1347 training images of 10 classes (131 to 137 each), 450 test images" in out
+    assert "warning" not in out
+
+
+def test_data_of_very_many_classes_stays_short(call, tmp_path):
+    images(tmp_path, {f"train/{i:02d}": 1 for i in range(45)}, size=32)
+    out = call("data", tmp_path)[1]
+    assert "and 5 more classes" in out and len(out.splitlines()) < 50
+
+
+@pytest.mark.parametrize(
+    "source, said",
+    [("digit", "did you mean 'digits'?"), ("/no/such", "no folder '/no/such'"), ("./no", "no folder './no': sought")],
+)
+def test_data_that_is_not_there(refused, source, said):
+    assert said in refused("data", source)
+
+
+def test_settings_count(call, folder):
+    assert "images of less than 64 pixels" in call("data", folder, "--set", "data.image_size=64")[1]
+
+
+def test_a_run_says_what_it_runs_on(call, folder):
+    loud = [word for word in ON_FOLDER if word != "--quiet"]
+    data = ("--data", f"folder:{folder}")
+    _, out, err = call("search", *loud, *data)
+    assert f"{folder}: 20 training images" in err and "passed over: hidden (1)" in err and MISSING in err
+    assert "training images" not in call("search", *loud, *data)[2], "served from its record"
+    status, _, err = call("train", out.splitlines()[0], *loud, *data)
+    assert status == 0 and MISSING not in err, "said once a process"
+
+
+def test_a_quiet_run_warns(call, folder):
+    err = call("search", *ON_FOLDER, "--data", f"folder:{folder}")[2]
+    (line,) = err.splitlines()
+    assert MISSING in line
+
+
+def test_training_on_one_class_is_refused(call, refused, tmp_path):
+    folder = images(tmp_path / "D", {"train/a": 20, "test/a": 4})
+    data = ("--data", f"folder:{folder}")
+    status, out, _ = call("search", *ON_FOLDER, *data)
+    assert status == 0
+    assert "two classes or more" in refused("train", out.splitlines()[0], *ON_FOLDER, *data)
+    assert "two classes or more" in refused("search", *ON_FOLDER, *data, "--set", "search.objective=supervised")
