@@ -1,9 +1,8 @@
 """Runs the notebooks by papermill, each in a process of its own, and leaves them with their figures and a report in
-figures/<preset>/.
+figures/own/<preset>/, which git does not track.
 
 Some run at once, the longest first. One that fails or hangs does not keep the others from running: a process whose
-heartbeat file
-(see `progress.Line`) and executed notebook no longer change is stopped, with its kernel.
+heartbeat file (see `progress.Line`) and executed notebook no longer change is stopped, with its kernel.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ import torch
 
 from sswp_lib.config import InputError, home, suggest
 from sswp_lib.lab import estimate
-from sswp_lib.paper.tables import figures_folder
+from sswp_lib.paper.output import Output
 from sswp_lib.presets import load_config
 from sswp_lib.runs import files
 from sswp_lib.runs.progress import duration
 from sswp_lib.runs.records import root
 from sswp_lib.show import report
 
-SEEDS = {"smoke": 2, "cifar": 2}  # of each comparison; other presets: the notebooks' own default
+KERNEL = "python3"  # the name under which notebooks find this interpreter
 HANG_AFTER = 20.0  # minutes without a sign of life
 OVERHEAD = 10.0  # seconds that a notebook takes beside its runs: starts of papermill and kernel, imports, figures
 POLL = 0.5  # seconds from one look at the processes to the next
@@ -78,28 +77,26 @@ def reproduce(
         hang_after: minutes without a sign of life after which a notebook is stopped.
     """
     load_config(preset, data)  # refuses an unknown preset or data set before anything starts
-    paths = chosen(only, start)
+    paths, output = chosen(only, start), Output.of(preset, data, seeds)
     with torch_threads(threads(jobs or default_jobs())):  # steps are measured as they will run
-        seconds = remaining(paths, preset, data, seeds)
-    jobs = min(
-        jobs or default_jobs() + (not any(seconds.values())), len(paths)
-    )  # with nothing to compute, starts wait for files and each other
+        seconds = estimate.seconds(preset, data, seeds, paths)
+    # with nothing to compute, starts wait for files and each other
+    jobs = min(jobs or default_jobs() + (not any(seconds.values())), len(paths))
     print(f"about {duration(expected(seconds, jobs))} on {jobs} process{'es' if jobs > 1 else ''}", flush=True)
     order = sorted(paths, key=lambda path: -seconds.get(path.stem, 0.0))
-    failed = run(order, preset, parameters(preset, data, seeds), jobs, 60 * hang_after)
+    failed = run(order, output, parameters(preset, data, seeds), jobs, 60 * hang_after)
     if failed:
         print(f"{len(failed)} of {len(paths)} notebooks failed:")
         for name in sorted(failed):
             print(f"  {name}: {failed[name]} (log: {log_of(name)})")
-    print(f"figures and executed notebooks: {figures_folder(preset)}")
-    if report.executed(preset):
-        print(f"report: {report.build(preset)}", flush=True)
+    print(f"figures and executed notebooks: {output.folder}")
+    if report.executed(output):
+        print(f"report: {report.build(output)}", flush=True)
     return sorted(failed)
 
 
 def parameters(preset: str, data: str | None, seeds: int | None) -> dict[str, str]:
     """Return what the notebooks' parameter cells are given; the rest keeps the notebooks' own values."""
-    seeds = seeds or SEEDS.get(preset)
     given = {"preset": preset, "data": data, "seeds": seeds}
     return {name: str(value) for name, value in given.items() if value is not None}
 
@@ -130,11 +127,6 @@ def torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def remaining(paths: list[Path], preset: str, data: str | None, seeds: int | None) -> dict[str, float]:
-    """Return for each notebook's name the seconds of one processor that its unfinished runs will take."""
-    return estimate.seconds(preset, data, seeds or SEEDS.get(preset), [path.stem for path in paths])
 
 
 def expected(seconds: dict[str, float], jobs: int) -> float:
@@ -198,33 +190,39 @@ def log_of(name: str) -> Path:
 def command(source: Path, target: Path, given: dict[str, str]) -> list[str]:
     """Return the words that execute a notebook; with relative paths, which the executed notebook keeps."""
     options = [word for name, value in given.items() for word in ("-p", name, value)]
-    return [
-        sys.executable,
-        "-m",
-        "papermill",
-        str(source.relative_to(home())),
-        str(target.relative_to(home())),
-        *options,
-        "--no-progress-bar",
-    ]
+    names = [str(path.relative_to(home())) for path in (source, target)]
+    return [sys.executable, "-m", "papermill", *names, *options, "--kernel", KERNEL, "--no-progress-bar"]
 
 
-def execute(source: Path, target: Path, given: dict[str, str], heartbeat: Path, threads: int) -> Execution:
-    """Start one notebook in a process of its own; the executed copy is written as it goes on."""
-    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "SSWP_HEARTBEAT": str(heartbeat)}
-    target.unlink(missing_ok=True)  # or an earlier one's errors could be taken for this one's
+def own_kernel(folder: Path) -> dict[str, str]:
+    """Make this interpreter the kernel of that name, whatever kernels are installed; returns the environment in which
+    it is found first.
+    """
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec = {"argv": argv, "display_name": "Python 3 (ipykernel)", "language": "python"}
+    files.write_json(folder / "kernels" / KERNEL / "kernel.json", spec)
+    return {"JUPYTER_PATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("JUPYTER_PATH")])])}
+
+
+def execute(source: Path, target: Path, given: dict[str, str], environment: dict[str, str]) -> Execution:
+    """Start one notebook in a process of its own; the executed copy is written as it goes on. What an earlier execution
+    left is removed, or its errors and figures could be taken for this one's.
+    """
+    for earlier in target.parent.glob(f"{source.stem.partition('_')[0]}_*"):
+        earlier.unlink()
+    environment = environment | {"SSWP_USED": str(report.runs_file(target))}
     log = log_of(source.stem)
     files.write(log, b"", durable=False)
     with open(log, "ab") as output:
         process = subprocess.Popen(
-            command(source, target, given), cwd=home(), env=environment, stdin=subprocess.DEVNULL, stdout=output,
-            stderr=output, start_new_session=True,
+            command(source, target, given), cwd=home(), env=os.environ | environment, stdin=subprocess.DEVNULL,
+            stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     now = time.monotonic()
-    return Execution(source.stem, target, heartbeat, process, now, now)
+    return Execution(source.stem, target, Path(environment["SSWP_HEARTBEAT"]), process, now, now)
 
 
-def run(order: list[Path], preset: str, given: dict[str, str], jobs: int, hang_after: float) -> dict[str, str]:
+def run(order: list[Path], output: Output, given: dict[str, str], jobs: int, hang_after: float) -> dict[str, str]:
     """Execute notebooks, `jobs` at once; returns {name: why} of those that failed. However it ends, no process is left
     behind.
 
@@ -233,20 +231,15 @@ def run(order: list[Path], preset: str, given: dict[str, str], jobs: int, hang_a
     """
     waiting, running, failed = list(order), [], {}
     with tempfile.TemporaryDirectory(prefix="sswp-") as beats, stopped_by_signals():
+        shared = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads(jobs)))}
+        shared |= own_kernel(Path(beats) / "jupyter")
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
                     source = waiting.pop(0)
-                    say(f"{source.stem}: started (preset {preset})")
-                    running.append(
-                        execute(
-                            source,
-                            figures_folder(preset) / source.name,
-                            given,
-                            Path(beats) / source.stem,
-                            threads(jobs),
-                        )
-                    )
+                    say(f"{source.stem}: started (preset {output.label})")
+                    environment = shared | {"SSWP_HEARTBEAT": str(Path(beats) / source.stem)}
+                    running.append(execute(source, output.folder / source.name, given, environment))
                 time.sleep(POLL)
                 for execution in list(running):
                     if ended(execution, hang_after, failed):

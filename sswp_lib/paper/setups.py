@@ -54,9 +54,7 @@ def configured(
     config, compared = load_config(preset, data, settings=given), load_config(preset, data, settings=given, study=study)
     load(config.data)  # a missing folder is said here
     usual = number_of_seeds(preset, study)
-    everything = {"data": data, "seeds": None if seeds in (None, usual) else seeds, **own}
-    said = [f"{name}={value}" for name, value in everything.items() if value is not None]
-    return Setup(config, compared, seeds or usual, Output(preset, (*said, *map(str, settings))))
+    return Setup(config, compared, seeds or usual, Output.of(preset, data, seeds, settings, **own))
 
 
 def described(config: Config, seeds: int, output: Output, device: str) -> pd.DataFrame:

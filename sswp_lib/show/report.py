@@ -1,5 +1,5 @@
-"""The report of a preset: one HTML file with every claim, table and figure of its executed notebooks, and what they
-cost.
+"""The report of what was reproduced: one HTML file with every claim, table and figure of the executed notebooks in one
+folder, and what they cost.
 
 It needs nothing beside itself: figures are embedded, there is no script, and nothing is fetched. What is missing or
 cannot be read is
@@ -22,7 +22,8 @@ from PIL import Image
 from sswp_lib.config import InputError, home
 from sswp_lib.paper.claims import gathered
 from sswp_lib.paper.effects import ALPHA
-from sswp_lib.paper.tables import figures_folder, save
+from sswp_lib.paper.output import Output
+from sswp_lib.paper.tables import save
 from sswp_lib.presets import load_config
 from sswp_lib.runs import files, records
 from sswp_lib.runs.progress import duration
@@ -39,31 +40,41 @@ KINDS = {"search": "searches", "train": "trainings", "memory": "measurements of 
 RESOLUTION = 200  # pixels an inch of a figure that does not say
 
 
-def executed(preset: str) -> list[Path]:
-    """Return the preset's executed notebooks in order."""
-    return sorted((home() / "figures" / preset).glob("[0-9]*.ipynb"))
+def executed(output: Output) -> list[Path]:
+    """Return the executed notebooks in order."""
+    return sorted(output.folder.glob("[0-9]*.ipynb"))
 
 
-def build(preset: str) -> Path:
-    """Write figures/<preset>/index.html; returns its path.
+def runs_file(notebook: Path) -> Path:
+    """Return the file beside an executed notebook that names the runs it was given; see `records.note_use`."""
+    return notebook.with_name(f"{_number(notebook.stem)}_runs.txt")
+
+
+def build(output: Output, published: str | None = None) -> Path:
+    """Write index.html into the output's folder; returns its path.
+
+    Args:
+        published: the git commit from which it is published, if it is.
 
     Raises:
-        InputError: an unknown preset, or one of which no notebook has been executed.
+        InputError: an unknown preset, or no notebook has been executed there.
     """
-    own = load_config(preset).data.name
-    if not executed(preset):
+    own = load_config(output.preset).data.name
+    if not executed(output):
         raise InputError(
-            f"no notebook has been executed at preset {preset!r}; start with: sswp reproduce --preset {preset}"
+            f"no notebook has been executed at preset {output.label!r}; start with: sswp reproduce --preset "
+            f"{output.preset}"
         )
-    found, broken = finished_runs()
+    found, missing = used_runs(output)
     newest = max(found, key=lambda r: str(r.provenance.get("finished", "")), default=None)
-    sections = [section(stem, preset, own) for stem in _stems(preset)]
+    sections = [section(stem, output, own) for stem in _stems(output)]
     content = {
-        "preset": preset, "small": preset in SMALL, "data": sorted({s["data"] for s in sections if s["data"]}),
-        "newest": newest.provenance if newest else {},
-        "ledger": ledger(preset), "sections": sections, "marks": MARKS, "cost": cost(found), "broken": broken,
+        "preset": output.label, "small": output.preset in SMALL,
+        "data": sorted({s["data"] for s in sections if s["data"]}), "newest": newest.provenance if newest else {},
+        "commits": Counter(str(r.provenance.get("commit") or "unknown") for r in found), "published": published,
+        "ledger": ledger(output), "sections": sections, "marks": MARKS, "cost": cost(found), "missing": missing,
     }  # fmt: skip
-    path = figures_folder(preset) / "index.html"
+    path = output.folder / "index.html"
     files.write(path, _template().render(content).encode())
     return path
 
@@ -80,22 +91,22 @@ def _template():
     return environment.get_template("report.html")
 
 
-def _stems(preset: str) -> list[str]:
+def _stems(output: Output) -> list[str]:
     """Return the notebooks' names in order: the project's, and executed ones of a number that it no longer has."""
     own = [path.stem for path in (home() / "notebooks").glob("[0-9]*.ipynb")]
     numbers = {_number(stem) for stem in own}
-    return sorted([*own, *(path.stem for path in executed(preset) if _number(path.stem) not in numbers)])
+    return sorted([*own, *(path.stem for path in executed(output) if _number(path.stem) not in numbers)])
 
 
 def _number(stem: str) -> str:
     return stem.partition("_")[0]
 
 
-def section(stem: str, preset: str, own_data: str) -> dict[str, Any]:
+def section(stem: str, output: Output, own_data: str) -> dict[str, Any]:
     """Return what the report shows of a notebook: title, how it was executed, tables, figures and what could not be
     read.
     """
-    folder, number = figures_folder(preset), _number(stem)
+    folder, number = output.folder, _number(stem)
     done, source = read_notebook(folder / f"{stem}.ipynb"), read_notebook(home() / "notebooks" / f"{stem}.ipynb")
     how, notes = done.get("metadata", {}).get("papermill", {}), []
     tables = [
@@ -225,12 +236,12 @@ def figure(path: Path, notes: list[str]) -> dict[str, Any] | None:
     }
 
 
-def ledger(preset: str) -> dict[str, Any]:
+def ledger(output: Output) -> dict[str, Any]:
     """Gather all notebooks' claims, judged together, and write them as ledger.csv and the like; returns what the report
     shows of them: rows, how many have which verdict, how many were tested, and what could not be read.
     """
     notes: list[str] = []
-    parts = {path: _read_csv(path, notes) for path in sorted(figures_folder(preset).glob("[0-9]*_claims.csv"))}
+    parts = {path: _read_csv(path, notes) for path in sorted(output.folder.glob("[0-9]*_claims.csv"))}
     whole = {path: part for path, part in parts.items() if part is not None}
     if not whole:
         return {"columns": [], "rows": [], "counts": {}, "notes": notes}
@@ -241,7 +252,7 @@ def ledger(preset: str) -> dict[str, Any]:
     found = gathered(pd.concat([part.assign(notebook=_number(p.stem)) for p, part in whole.items()], ignore_index=True))
     found = found[[name for name in LEDGER if name in found]]
     found.attrs["not shown"] = ["runs"]
-    save(found, "ledger", preset, f"All claims, judged together; preset {preset}")
+    save(found, "ledger", output, "All claims, judged together")
     tested = int(found["p, Holm"].notna().sum())
     return {
         "columns": [name for name in found if name not in ("notebook", "runs")],
@@ -254,15 +265,18 @@ def ledger(preset: str) -> dict[str, Any]:
     }
 
 
-def finished_runs() -> tuple[list[Record], list[str]]:
-    """Return the records of the run store, and the names of the runs whose record cannot be read."""
-    found, broken = [], []
-    for path in sorted(records.root().glob("*/record.json")):
+def used_runs(output: Output) -> tuple[list[Record], list[str]]:
+    """Return the records that the executed notebooks were given, each once, and the names of those that are not there
+    or cannot be read.
+    """
+    names = {name for path in executed(output) for name in records.used(runs_file(path))}
+    found, missing = [], []
+    for name in sorted(names):
         try:
-            found.append(records.read(path))
+            found.append(records.read(records.root() / name / "record.json"))
         except InputError:
-            broken.append(path.parent.name)
-    return found, broken
+            missing.append(name)
+    return found, missing
 
 
 def cost(found: list[Record]) -> list[dict[str, Any]]:
