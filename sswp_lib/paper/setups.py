@@ -53,16 +53,8 @@ def configured(
     given = parse_settings(settings)
     config, compared = load_config(preset, data, settings=given), load_config(preset, data, settings=given, study=study)
     load(config.data)  # a missing folder is said here
-    output = output_of(preset, data, seeds, settings, **own)
-    return Setup(config, compared, seeds or number_of_seeds(preset, study), output)
-
-
-def output_of(preset: str, data: str | None, seeds: int | None, settings: Sequence[str] = (), **own: Any) -> Output:
-    """Return where results go: a folder that names whatever differs from the preset."""
-    usual = {number_of_seeds(preset, study) for study in SEEDS}
-    everything = {"data": data, "seeds": None if usual == {seeds} else seeds, **own}
-    said = [f"{name}={value}" for name, value in everything.items() if value is not None]
-    return Output(preset, (*said, *map(str, settings)))
+    usual = number_of_seeds(preset, study)
+    return Setup(config, compared, seeds or usual, Output.of(preset, data, seeds, settings, **own))
 
 
 def described(config: Config, seeds: int, output: Output, device: str) -> pd.DataFrame:

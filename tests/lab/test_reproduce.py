@@ -76,7 +76,7 @@ SMOKE = Output("smoke")
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
     """Run all notebooks, in a run store of their own and with nothing left from before."""
-    shutil.rmtree(SMOKE.folder, ignore_errors=True)
+    shutil.rmtree(Output("smoke").folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSWP_RUNS", str(tmp_path_factory.mktemp("runs")))
         failed = reproduce.reproduce("smoke")
@@ -86,7 +86,7 @@ def smoke(tmp_path_factory):
 def test_notebooks_run_and_leave_figures_and_tables(smoke):
     failed, _ = smoke
     assert failed == []
-    folder = SMOKE.folder
+    folder = Output("smoke").folder
     for number, names in FIGURES.items():
         for name in names:
             with Image.open(folder / f"{number}_{name}.png") as image:
@@ -106,7 +106,7 @@ def test_notebooks_run_and_leave_figures_and_tables(smoke):
 
 
 def test_report_holds_every_claim_and_figure(smoke):
-    page = (SMOKE.folder / "index.html").read_text()
+    page = (Output("smoke").folder / "index.html").read_text()
     shown = re.sub(r"\s+", " ", html.unescape(page))
     assert [claim.text for claim in claims.CLAIMS.values() if claim.text not in shown] == []
     assert page.count("data:image/png;base64,") == sum(map(len, FIGURES.values()))
@@ -117,7 +117,7 @@ def test_every_row_of_an_ablation_is_a_record(smoke):
     _, found = smoke
     study = load_config("smoke", study="ablations")
     by_name = {record.name: record for record in found}
-    table = pd.read_csv(SMOKE.folder / "03_table3a.csv").set_index("arm")
+    table = pd.read_csv(Output("smoke").folder / "03_table3a.csv").set_index("arm")
     for arm, settings in studies.pruning_arms(study).items():
         tests = []
         for seed in range(2):
@@ -128,7 +128,7 @@ def test_every_row_of_an_ablation_is_a_record(smoke):
                 if r.kind == "search"
                 and r.config["search"] == search.model_dump(mode="json")["search"]
                 and r.seed == seed
-                and "classes" not in r.config["data"]
+                and r.config["data"]["classes"] is None
             ]
             assert len(mine) == 1, arm
             trained = [
@@ -145,9 +145,18 @@ def test_every_row_of_an_ablation_is_a_record(smoke):
 
 def test_tables_are_made_from_the_records(smoke):
     _, found = smoke
-    by_name = {record.name: record for record in found}
-    table = pd.read_csv(SMOKE.folder / "01_fine_tuning_runs.csv")
-    assert len(table) == 8 and table["search"].nunique() == 2  # two kinds of start, two searches, two fine-tunings each
+    table = pd.read_csv(Output("smoke").folder / "01_fine_tuning_runs.csv")
+    few = load_config("smoke").train
+    trained = [
+        r
+        for r in found
+        if r.kind == "train"
+        and "test" in r.result
+        and r.config["train"]["batch_size"] == few.batch_size
+        and r.config["train"]["labels_per_class"]
+    ]
+    measured = {(r.config["train"]["init"], r.config["train"]["lr"], r.seed): r.result["test"]["top1"] for r in trained}
+    assert len(table) == 4  # two kinds of start, two seeds
     for row in table.itertuples():
         record = by_name[row.run]
         made = record.config["train"]
@@ -222,9 +231,9 @@ def estimated(monkeypatch, seconds: dict[str, float]) -> list[tuple]:
     """
     asked = []
 
-    def estimate(preset, data, seeds, stems):
-        asked.append((preset, data, seeds, stems))
-        return {stem: seconds.get(stem, 0.0) for stem in stems}
+    def estimate(preset, data, seeds, paths):
+        asked.append((preset, data, seeds, [path.stem for path in paths]))
+        return {path.stem: seconds.get(path.stem, 0.0) for path in paths}
 
     monkeypatch.setattr(reproduce, "estimate", types.SimpleNamespace(seconds=estimate))
     return asked
@@ -284,6 +293,35 @@ def test_failing_and_hanging_notebooks_do_not_keep_the_others_from_running(proje
     assert fine.metadata["papermill"]["output_path"] == "figures/own/quick/03_fine.ipynb"
     page = (figures / "index.html").read_text()
     assert "This notebook was stopped before its end" in page and "This notebook failed: ValueError: too small" in page
+
+
+def test_notebooks_run_in_the_interpreter_that_runs_the_command(project, tmp_path, monkeypatch, capsys):
+    """Whatever kernel of that name, or of the notebook's own, is installed."""
+    foreign = tmp_path / "jupyter" / "kernels" / "python3"
+    foreign.mkdir(parents=True)
+    spec = {"argv": [sys.executable, "-c", "raise SystemExit(3)"], "display_name": "foreign", "language": "python"}
+    (foreign / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    notebook(project / "01_where.ipynb", 'preset = "?"', "import sys; print(sys.executable)")
+    made = nbformat.read(project / "01_where.ipynb", 4)
+    made.metadata["kernelspec"]["name"] = "of-another-machine"
+    nbformat.write(made, project / "01_where.ipynb")
+    assert reproduce.reproduce("quick") == []
+    executed = nbformat.read(Output("quick").folder / "01_where.ipynb", 4)
+    assert executed.cells[-1].outputs[0]["text"] == f"{sys.executable}\n"
+
+
+def test_results_of_given_data_and_seeds_go_to_a_folder_of_their_own(scripts, project):
+    """And each notebook's process has a file to note its runs in; an earlier execution's results are gone."""
+    note = "import os, pathlib; pathlib.Path(os.environ['SSWP_USED']).write_text('train-1')"
+    scripts(n01_a=note)
+    own = Output("cifar", ("data=digits", "seeds=3")).folder
+    for name in ("01_old.png", "01_a.ipynb", "02_other.png"):
+        (own / name).write_text("of an earlier execution")
+    assert reproduce.reproduce("cifar", data="digits", seeds=3) == []
+    assert {path.name for path in own.iterdir()} == {"01_runs.txt", "02_other.png"}
+    assert (own / "01_runs.txt").read_text() == "train-1"
+    assert [path.name for path in (project.parent / "figures" / "own").iterdir()] == [own.name]
 
 
 def test_sign_of_life_keeps_a_notebook_running(scripts, capsys):

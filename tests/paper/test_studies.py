@@ -173,10 +173,12 @@ def test_captions_say_what_was_searched():
 def test_results_of_changed_parameters_go_to_a_folder_of_their_own():
     plain = setups.configured("smoke", None, None)
     assert (plain.output.label, plain.output.name, plain.seeds) == ("smoke", "smoke", 2)
-    assert setups.configured("smoke", None, 2).output == plain.output  # the preset's own number
-    own = setups.configured("smoke", "digits", 3, ["train.shift=0"], "few_labels", learning_rates=[0.1], fractions=None)
-    assert own.output.label == "smoke with data=digits, seeds=3, learning_rates=[0.1], train.shift=0"
-    assert own.output.name == "smoke+data=digits+seeds=3+learning_rates=-0.1+train.shift=0"
+    assert setups.configured("smoke", "digits", None).output == plain.output  # the preset's own data
+    counts = [setups.configured("quick", None, 3, study=study).output.label for study in ("ablations", "few_labels")]
+    assert counts == ["quick with seeds=3"] * 2  # 3 and 4 are their own numbers; one command, one folder
+    own = setups.configured("cifar", "digits", 3, ["train.shift=0"], "few_labels", learning_rates=[0.1], fractions=None)
+    assert own.output.label == "cifar with data=digits, seeds=3, learning_rates=[0.1], train.shift=0"
+    assert own.output.name == "cifar+data=digits+seeds=3+learning_rates=-0.1+train.shift=0"
     assert own.seeds == 3 and own.study.train.shift == 0
 
 
@@ -205,7 +207,7 @@ def test_jobs_are_carried_out_and_found_again(runs_folder, monkeypatch):
     assert [d.record.kind for d in done] == ["search", "train", "train"]
     found = done[0].record
     assert [d.labels for d in done] == [jobs[0].labels] + [j.labels | {"search run": found.name} for j in jobs[1:]]
-    assert found.weights_sha256.startswith(done[2].record.source["weights"])
+    assert found.weights_sha256 == done[2].record.source["weights_sha256"]
     assert done[1].record.result["test"]["top1"] > 0
     monkeypatch.setattr(Search, "train_step", None)
     monkeypatch.setattr(Training, "train_step", None)
