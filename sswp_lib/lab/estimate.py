@@ -14,8 +14,6 @@ from typing import Any
 
 import torch
 
-import torch
-
 from sswp_lib.config import Config
 from sswp_lib.learn.data import load
 from sswp_lib.learn.loop import Loop

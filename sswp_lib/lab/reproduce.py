@@ -213,7 +213,7 @@ def execute(source: Path, target: Path, given: dict[str, str], environment: dict
     environment = environment | {"SSWP_USED": str(report.runs_file(target))}
     log = log_of(source.stem)
     files.write(log, b"", durable=False)
-    with open(log, "ab") as said:
+    with open(log, "ab") as output:
         process = subprocess.Popen(
             command(source, target, given), cwd=home(), env=os.environ | environment, stdin=subprocess.DEVNULL,
             stdout=output, stderr=output, start_new_session=True,
