@@ -179,7 +179,8 @@ def reproduce(
         float, typer.Option(min=0.1, metavar="MINUTES", help="Stop a notebook that gives no sign of life for so long.")
     ] = 20.0,
 ) -> None:
-    """Run the notebooks, write every table and figure to figures/PRESET/, and gather them in figures/PRESET/index.html.
+    """Run the notebooks, write every table and figure to figures/own/PRESET/, and gather them in its index.html. Given
+    --data or --seeds, the folder's name says so.
 
     Example: `sswp reproduce --preset smoke --from 04 --jobs 1`. What papermill says goes to runs/logs/.
     """
@@ -188,6 +189,17 @@ def reproduce(
     failed = notebooks.reproduce(preset, data, only, seeds, start, jobs, hang_after)
     if failed:
         raise RunError(f"{len(failed)} of the notebooks failed: {', '.join(failed)}")
+
+
+@app.command()
+def publish(preset: Preset = "quick") -> None:
+    """For maintainers: replace the reference results in figures/PRESET/ by what `sswp reproduce` has left.
+
+    Writes tables, figures, the page and the runs' records. Refuses what the commit at hand would not give.
+    """
+    from sswp_lib.lab import publish as results
+
+    typer.echo(f"published: {results.publish(preset)}")
 
 
 def parsed(settings: list[str] | None, options: dict[str, tuple[str, object]]) -> dict[str, Any]:
