@@ -4,11 +4,11 @@ BIN := .venv/bin
 PRESET ?= quick
 ONLY ?=
 
-.PHONY: reproduce reference test lab setup lock lint dot filter
+.PHONY: reproduce reference test lab setup filter lock lint dot
 reproduce: setup
 	$(BIN)/sswp reproduce --preset $(PRESET) $(foreach n,$(ONLY),--only $(n))
 
-# For maintainers: what was reproduced becomes the reference in figures/$(PRESET).
+# For maintainers: replaces the tracked results in figures/$(PRESET)/ by what was reproduced.
 reference: setup
 	$(BIN)/sswp publish --preset $(PRESET)
 
@@ -20,7 +20,7 @@ lab: setup
 	@mkdir -p notebooks/own && for n in notebooks/0*.ipynb; do [ -e "notebooks/own/$${n##*/}" ] || cp "$$n" notebooks/own/; done
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/own/01_search.ipynb
 
-setup: .venv/done dot filter
+setup: .venv/done filter dot
 
 .venv/done: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=/path/to/python3"; exit 1; }
@@ -32,6 +32,13 @@ else
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 endif
 	touch $@
+
+# Notebooks that were run do not show as changed (see .gitattributes); as they are where there is no .venv.
+CLEAN := if [ -x $(BIN)/python ] && [ -f sswp_lib/lab/strip.py ]; then $(BIN)/python -I sswp_lib/lab/strip.py; else cat; fi
+JUPYTER := .venv/etc/jupyter/jupyter_server_config.d
+filter:
+	@if [ -e .git ] && command -v git >/dev/null; then git config filter.notebook.clean '$(CLEAN)' && git config filter.notebook.required false; fi
+	@mkdir -p $(JUPYTER) && echo '{"FileContentsManager": {"post_save_hook": "sswp_lib.lab.strip.saved"}}' > $(JUPYTER)/sswp.json
 
 # Graphviz's program draws the cells; without it matplotlib does.
 dot:
