@@ -8,7 +8,7 @@ Deliberate deviation: nothing is skipped where T < 1; several cells are then pru
 from __future__ import annotations
 
 from fractions import Fraction
-from math import ceil, floor
+from math import floor
 
 from sswp_lib.config import Search
 
@@ -55,5 +55,5 @@ def architecture_steps(config: Search, num_cells: int, steps_an_epoch: int) -> d
     One follows every `alpha_every`-th weight step of the whole search; those of the warm-up are left out.
     """
     done = lambda epochs: epochs * steps_an_epoch // config.alpha_every  # noqa: E731
-    warm = ceil(_exact(config.ratios[0]) * config.epochs)
+    warm, _ = config.boundaries()
     return {cell: max(done(end) - done(warm), 0) for cell, end in sorted(pruning_epochs(config, num_cells).items())}

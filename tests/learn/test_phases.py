@@ -62,7 +62,7 @@ def test_architecture_steps_are_those_that_the_loop_takes(prune, ratios):
     pruned.
     """
     for epochs, every, steps, num_cells in product((1, 4, 9, 10), (1, 2, 5), (1, 3, 7), (1, 4)):
-        config = Search(epochs=epochs, ratios=ratios, prune=prune, alpha_every=every)
+        config = unchecked(epochs=epochs, ratios=ratios, prune=prune, alpha_every=every)
         taken = dict.fromkeys(range(num_cells), 0)
         for done in range(1, epochs * steps + 1):
             epoch = (done - 1) // steps
