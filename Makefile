@@ -45,10 +45,6 @@ dot:
 	@command -v dot >/dev/null || { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq graphviz >/dev/null; } \
 	|| echo "The program dot (graphviz) is missing: cells will be drawn by matplotlib. Install it with: sudo apt install graphviz, brew install graphviz, or conda install graphviz"
 
-# Notebooks that were run and saved do not show as changed; without .venv git reads them as they are.
-filter:
-	@git rev-parse --git-dir >/dev/null 2>&1 && git config filter.notebooks.clean "$(BIN)/python sswp_lib/lab/strip.py 2>/dev/null || cat" || true
-
 # Exact versions for repeatability on Linux, made from pyproject.toml; elsewhere pip chooses within its bounds. (soupsieve 3 asks for more than Python 3.11.2;
 # jsonschema 4.25 brings a grammar that takes two seconds to load, at every start of papermill.)
 lock:

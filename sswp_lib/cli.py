@@ -182,8 +182,7 @@ def reproduce(
     """Run the notebooks, write every table and figure to figures/own/PRESET/, and gather them in its index.html. Given
     --data or --seeds, the folder's name says so.
 
-    Example: `sswp reproduce --preset smoke --from 04 --jobs 1`. Where data or seeds are not the preset's own, the
-    folder says so. What papermill says goes to runs/logs/.
+    Example: `sswp reproduce --preset smoke --from 04 --jobs 1`. What papermill says goes to runs/logs/.
     """
     from sswp_lib.lab import reproduce as notebooks
 
