@@ -179,10 +179,10 @@ def reproduce(
         float, typer.Option(min=0.1, metavar="MINUTES", help="Stop a notebook that gives no sign of life for so long.")
     ] = 20.0,
 ) -> None:
-    """Run the notebooks, write every table and figure to figures/own/PRESET/, and gather them in its index.html. Given
-    --data or --seeds, the folder's name says so.
+    """Run the notebooks, write every table and figure to figures/own/PRESET/, and gather them in its index.html.
 
-    Example: `sswp reproduce --preset smoke --from 04 --jobs 1`. What papermill says goes to runs/logs/.
+    Example: `sswp reproduce --preset smoke --from 04 --jobs 1`. Where data or seeds are not the preset's own, the
+    folder says so. What papermill says goes to runs/logs/.
     """
     from sswp_lib.lab import reproduce as notebooks
 
@@ -193,13 +193,13 @@ def reproduce(
 
 @app.command()
 def publish(preset: Preset = "quick") -> None:
-    """For maintainers: replace the reference results in figures/PRESET/ by what `sswp reproduce` has left.
+    """For maintainers: make what was reproduced the reference in figures/PRESET/.
 
-    Writes tables, figures, the page and the runs' records. Refuses what the commit at hand would not give.
+    Refused unless every notebook ran to its end with nothing but the preset, on code as committed.
     """
-    from sswp_lib.lab import publish as results
+    from sswp_lib.lab.publish import publish as replace
 
-    typer.echo(f"published: {results.publish(preset)}")
+    typer.echo(f"reference results: {replace(preset)}")
 
 
 def parsed(settings: list[str] | None, options: dict[str, tuple[str, object]]) -> dict[str, Any]:

@@ -1,212 +1,150 @@
-"""Reference results change by one command, to what the commit at hand gives; running a notebook changes nothing."""
+"""The reference results change by one command, and only to what their provenance says."""
+
+from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import nbformat
 import pytest
 
-import sswp_lib
+from sswp_lib import __version__
 from sswp_lib.config import InputError, home
 from sswp_lib.lab import publish, reproduce, strip
 from sswp_lib.paper import output
-from sswp_lib.paper.output import Output
 from sswp_lib.runs import records
+from sswp_lib.runs.records import Record
 from sswp_lib.show import report
 
 
-def git(folder: Path, *words: str) -> str:
-    own = ["-c", "user.name=a", "-c", "user.email=a@b.example", "-c", "commit.gpgsign=false"]
-    return subprocess.run(
-        ["git", *own, *words], cwd=folder, check=True, capture_output=True, text=True, timeout=60
-    ).stdout.strip()
-
-
-def write(path: Path, source: str, **metadata) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cells = [nbformat.v4.new_markdown_cell("# 1 · First"), nbformat.v4.new_code_cell(source)]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), path)
-
-
-def executed(source: str = "x = 1", parameters: dict | None = None, end: str | None = "2026-01-02T03:04:05") -> None:
-    given = {"preset": "quick"} if parameters is None else parameters
-    write(Output("quick").folder / "01_a.ipynb", source, papermill={"parameters": given, "end_time": end})
-
-
-def made(**changes) -> records.Record:
-    """Write a record into the run store."""
-    provenance = {"version": sswp_lib.__version__, "seconds": 1.0, "device": "cpu"} | changes.pop("provenance", {})
-    plain = {"name": "search-1", "kind": "search", "config": {}, "seed": 0, "result": {}, "provenance": provenance}
-    record = records.Record.model_validate(plain | changes)
-    records.write(records.root() / record.name, record)
-    return record
+def git(folder, *words) -> str:
+    return subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch, runs_folder):
-    """A repository with one notebook, executed, and reference results of earlier."""
+    """A repository with one notebook, executed at quick with one run, and earlier reference results."""
     for module in (publish, reproduce, report, output, records):
         monkeypatch.setattr(module, "home", lambda: tmp_path)
-    write(tmp_path / "notebooks" / "01_a.ipynb", "x = 1")
+    (tmp_path / "notebooks").mkdir()
     (tmp_path / "sswp_lib").mkdir()
     (tmp_path / "sswp_lib" / "a.py").write_text("1")
-    target = tmp_path / "figures" / "quick"
-    for name in ("README.md", "09_old.svg", "01_a.ipynb", "runs/train-9/record.json"):
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        (target / name).write_text("earlier")
-    (tmp_path / ".gitignore").write_text("/runs/\n/figures/own/\n")
+    executed(tmp_path / "notebooks" / "01_a.ipynb", {})
     git(tmp_path, "init", "-q")
-    git(tmp_path, "add", ".")
-    git(tmp_path, "commit", "-qm", "first")
-    executed()
-    for name in ("01_t.csv", "01_t.md", "01_t.tex", "01_f.png", "01_f.svg", "01_g.json"):
-        (Output("quick").folder / name).write_text("a,b\n1,2\n")
-    (Output("quick").folder / "01_runs.txt").write_text("search-1\n")
-    made()
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "all")
+    folder = output.Output("quick").folder
+    executed(folder / "01_a.ipynb", {"preset": "quick", "data": None})
+    for name in ("01_a.png", "01_a.csv", "01_a.md", "01_a.tex", "01_a.svg", "01_g.json", "index.html", "ledger.csv"):
+        (folder / name).write_text(name)
+    made(runs_folder, "train-1", version=__version__, commit="abc")
+    (folder / "01_runs.txt").write_text("train-1\n")
+    reference = tmp_path / "figures" / "quick"
+    (reference / "runs" / "old").mkdir(parents=True)
+    for name in ("README.md", "gone.png", "runs/old/record.json"):
+        (reference / name).write_text("earlier")
     return tmp_path
 
 
-def test_publishes_what_was_reproduced_and_removes_the_rest(project, call):
-    record = (records.root() / "search-1" / "record.json").read_bytes()
-    status, out, _ = call("publish", "--preset", "quick")
-    target = project / "figures" / "quick"
-    assert status == 0 and out == f"published: {target}\n"
-    found = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
-    own = {"01_t.csv", "01_t.md", "01_f.png", "01_g.json", "index.html", "runs/search-1/record.json"}
-    assert found == own | {"README.md"}
-    assert not (target / "runs" / "train-9").exists() and (target / "README.md").read_text() == "earlier"
-    assert (target / "runs" / "search-1" / "record.json").read_bytes() == record
-    assert f"<dd>{git(project, 'rev-parse', 'HEAD')}</dd>" in (target / "index.html").read_text()
+def executed(path, parameters) -> None:
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
+    made.metadata["papermill"] = {"parameters": parameters, "end_time": "2026-01-02T03:04:05+00:00", "duration": 1.0}
+    nbformat.write(made, path)
 
 
-def changed_code(project):
-    (project / "sswp_lib" / "a.py").write_text("2")
+def made(runs_folder, name: str, **provenance) -> None:
+    record = Record(name=name, kind="train", config={}, seed=0, result={}, provenance=provenance)
+    (runs_folder / name).mkdir(parents=True, exist_ok=True)
+    records.write(runs_folder / name, record)
+    (runs_folder / name / "weights.safetensors").write_text("heavy")
 
 
-def changed_notebook(project):
-    write(project / "notebooks" / "01_a.ipynb", "x = 2")
-    git(project, "commit", "-qam", "second")
+def made_in_format(runs_folder, name: str, number: int) -> None:
+    """Let a run be one of before results changed: its name would be another today."""
+    record = records.read(runs_folder / name / "record.json")
+    records.write(runs_folder / name, record.model_copy(update={"format": number}))
 
 
-def failed(project):
-    executed(parameters={"preset": "quick"})
-    path = Output("quick").folder / "01_a.ipynb"
-    plain = json.loads(path.read_text())
-    plain["cells"][1]["outputs"] = [{"output_type": "error", "ename": "E", "evalue": "no", "traceback": []}]
-    path.write_text(json.dumps(plain))
+def commit_another_notebook(project) -> None:
+    plain = nbformat.read(project / "notebooks" / "01_a.ipynb", 4)
+    plain.cells[0].source = "2"
+    nbformat.write(plain, project / "notebooks" / "01_a.ipynb")
+    git(project, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qam", "another")
 
 
-@pytest.mark.parametrize(
-    "spoil, said",
-    [
-        (changed_code, r"changed files: sswp_lib/a.py; commit them"),
-        (changed_notebook, r"01_a has changed since it was executed; run sswp reproduce --preset quick first"),
-        (failed, r"01_a: This notebook failed: E: no"),
-        (lambda p: (Output("quick").folder / "01_a.ipynb").unlink(), r"01_a: This notebook has not been executed"),
-        (lambda p: executed(end=None), r"01_a: This notebook was stopped before its end"),
-        (lambda p: executed(parameters={"preset": "quick", "seeds": 3}), r"with preset=quick, seeds=3 given"),
-        (lambda p: executed(parameters={}), r"with nothing given; expected preset=quick alone"),
-        (lambda p: made(provenance={"version": "0.0.0"}), r"search-1 was made by sswp 0\.0\.0"),
-        (lambda p: made(format=1), r"format 1; expected .*, format \d+"),
-        (lambda p: shutil.rmtree(records.root() / "search-1"), r"records of search-1 are not in the run store"),
-        (lambda p: shutil.rmtree(p / ".git"), r"is no git repository"),
-    ],
-)
-def test_refuses_what_the_commit_would_not_give(project, spoil, said):
-    spoil(project)
-    target = project / "figures" / "quick"
-    before = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
-    with pytest.raises(InputError, match=said) as caught:
+def contents(folder) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_reference_becomes_what_a_visitor_looks_at(project):
+    assert publish.publish("quick") == project / "figures" / "quick"
+    kept = {"01_a.png", "01_a.csv", "01_a.md", "01_g.json", "index.html", "ledger.csv", "README.md"}
+    assert contents(project / "figures" / "quick") == kept | {"runs/train-1/record.json"}
+    assert (project / "figures" / "quick" / "README.md").read_text() == "earlier"
+
+
+@pytest.mark.parametrize("wrong, said", [
+    (lambda p, f, r: (p / "sswp_lib" / "a.py").write_text("2"), "'sswp_lib/a.py' is not as committed"),
+    (lambda p, f, r: executed(f / "01_a.ipynb", {"preset": "quick", "seeds": 5}), "it was given seeds=5"),
+    (lambda p, f, r: (f / "01_a.ipynb").unlink(), "has not been executed"),
+    (lambda p, f, r: commit_another_notebook(p), "it has changed since it was executed"),
+    (lambda p, f, r: made_in_format(r, "train-1", records.FORMAT - 1), "made by another version"),
+    (lambda p, f, r: made(r, "train-1", version="0.0", commit="abc"), "made by another version"),
+    (lambda p, f, r: made(r, "train-1", version=__version__, commit="abc-dirty"), "by changed code"),
+    (lambda p, f, r: (r / "train-1" / "record.json").write_text("{"), "train-1 cannot be read"),
+])  # fmt: skip
+def test_what_is_not_what_it_says_is_not_published(project, runs_folder, wrong, said):
+    wrong(project, output.Output("quick").folder, runs_folder)
+    before = contents(project / "figures" / "quick")
+    with pytest.raises(InputError, match=said):
         publish.publish("quick")
-    assert "\n" not in str(caught.value)
-    assert {path: path.read_bytes() for path in target.rglob("*") if path.is_file()} == before
-
-
-def test_unknown_preset_is_refused(project):
-    with pytest.raises(InputError, match="did you mean 'quick'"):
-        publish.publish("quik")
-
-
-def ran(path: Path, change: str = "") -> None:
-    """Run a notebook and save it as JupyterLab does, with the configuration that `make setup` has written."""
-    from jupyter_server.services.contents.largefilemanager import LargeFileManager
-    from traitlets.config import Config
-
-    project = path.parents[1]
-    (settings,) = (project / ".venv" / "etc" / "jupyter").rglob("*.json")
-    made = nbformat.read(path, 4)
-    for i, cell in enumerate(c for c in made.cells if c.cell_type == "code"):
-        cell.execution_count, cell.outputs = i + 1, [nbformat.v4.new_output("stream", text="said")]
-        cell.metadata |= {"execution": {"iopub.status.busy": "2026-01-02"}, "collapsed": True}
-    made.metadata["language_info"] = {"name": "python", "version": "3.12.1", "file_extension": ".py"}
-    made.metadata["kernelspec"]["display_name"] = "own"
-    made.metadata["widgets"] = {"state": {}}
-    made.cells[0].source += change
-    manager = LargeFileManager(root_dir=str(project), config=Config(json.loads(settings.read_text())))
-    model = {"type": "notebook", "format": "json", "content": made}
-    manager.save(model, path.relative_to(project).as_posix())
+    assert contents(project / "figures" / "quick") == before
 
 
 @pytest.fixture
 def repository(tmp_path):
-    """A repository with the project's notebooks, set up as `make setup` does."""
-    if shutil.which("make") is None:
-        pytest.skip("make is not installed")
-    for name in ("notebooks", "sswp_lib/lab/strip.py", ".gitattributes", ".gitignore", "Makefile"):
-        source, target = home() / name, tmp_path / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
-    (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    (tmp_path / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    """A repository with the project's notebooks and its filter, as `make setup` switches it on."""
+    (tmp_path / "notebooks").mkdir()
+    for path in (home() / "notebooks").glob("0*.ipynb"):
+        (tmp_path / "notebooks" / path.name).write_bytes(path.read_bytes())
+    (tmp_path / ".gitattributes").write_bytes((home() / ".gitattributes").read_bytes())
     git(tmp_path, "init", "-q")
-    subprocess.run(["make", "filter"], cwd=tmp_path, check=True, timeout=60, env=os.environ | {"MAKEFLAGS": ""})
-    git(tmp_path, "add", ".")
-    git(tmp_path, "commit", "-qm", "first")
+    git(tmp_path, "config", "filter.notebooks.clean", f"python3 {strip.__file__} || cat")
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "all")
     return tmp_path
 
 
-def test_notebooks_that_ran_do_not_show_as_changed(repository):
-    paths = list((repository / "notebooks").glob("*.ipynb"))
-    for path in paths:
-        ran(path)
-        assert '"said"' in path.read_text()
-    assert git(repository, "status", "--porcelain") == "" and git(repository, "diff", "HEAD") == ""
-    ran(paths[0], change="changed")
-    new = paths[0].with_name("99_new.ipynb")
-    shutil.copy(paths[1], new)
-    ran(new)
-    said = git(repository, "status", "--porcelain").splitlines()
-    assert [line.split() for line in said] == [["M", f"notebooks/{paths[0].name}"], ["??", "notebooks/99_new.ipynb"]]
-    assert git(repository, "diff", "--cached") == ""  # nothing is staged unasked
-    assert "said" not in git(repository, "diff")
+def run_and_save(path) -> None:
+    """Leave a notebook as JupyterLab saves it after a run: outputs, counts, its own metadata."""
+    plain = nbformat.read(path, 4)
+    for count, cell in enumerate(c for c in plain.cells if c.cell_type == "code"):
+        cell.execution_count = count + 1
+        cell.outputs = [nbformat.v4.new_output("stream", text="42\n")]
+        cell.metadata["execution"] = {"iopub.status.busy": "2026-01-02T03:04:05"}
+    plain.metadata["language_info"] = {"name": "python", "version": "3.11.7", "file_extension": ".py"}
+    plain.metadata["kernelspec"] = {"display_name": "Python [other]", "language": "python", "name": "other"}
+    plain.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {}}
+    nbformat.write(plain, path)
 
 
-def test_without_an_environment_notebooks_are_as_they_are(repository):
-    (path, *_) = (repository / "notebooks").glob("*.ipynb")
-    (repository / ".venv" / "bin" / "python").unlink()
-    ran(path)
-    assert git(repository, "status", "--porcelain") == f"M notebooks/{path.name}"
-    assert '"said"' in git(repository, "diff")
-    git(repository, "commit", "-qam", "as it is")
+def test_notebooks_that_were_run_and_saved_have_not_changed(repository):
+    """Nothing to see in `git diff`, nothing to commit."""
+    for path in (repository / "notebooks").glob("0*.ipynb"):
+        run_and_save(path)
+    assert git(repository, "diff") == ""
+    git(repository, "add", "-A")
+    assert git(repository, "status", "--porcelain") == ""
+    changed = repository / "notebooks" / "01_search.ipynb"
+    changed.write_text(changed.read_text().replace("smoke, quick, cifar or paper", "mine"))
+    assert git(repository, "diff", "--numstat").split() == ["1", "1", "notebooks/01_search.ipynb"]
 
 
-def test_saving_outside_of_a_repository_does_no_harm(tmp_path):
-    write(tmp_path / "a.ipynb", "x = 1")
-    before = (tmp_path / "a.ipynb").read_bytes()
-    strip.saved(os_path=str(tmp_path / "a.ipynb"), model={}, contents_manager=None)
-    assert (tmp_path / "a.ipynb").read_bytes() == before
+def test_filter_passes_on_what_it_cannot_read():
+    for content in (b"", b"{", b"[]", b'{"cells": 3}', b"\xff\xfe", json.dumps({"cells": [{}]}).encode()):
+        assert strip.stripped(content) == content
 
 
-@pytest.mark.parametrize("path", reproduce.notebooks(), ids=lambda path: path.stem)
-def test_notebooks_are_committed_as_the_filter_leaves_them(path):
-    text = path.read_text()
-    assert strip.stripped(text) == text
-
-
-@pytest.mark.parametrize("text", ["", "{", '{"cells": [}\n<<<<<<< HEAD', "[1]", '{"cells": [{}]}', '{"cells": 3}'])
-def test_what_is_no_notebook_is_left_as_it_is(text):
-    assert strip.stripped(text) == text
+def test_committed_notebooks_are_as_the_filter_leaves_them():
+    for path in (home() / "notebooks").glob("0*.ipynb"):
+        assert strip.stripped(path.read_bytes()) == path.read_bytes(), path.name
