@@ -8,6 +8,7 @@ from tiny_runs import name_of
 
 from sswp_lib.config import Config, InputError, setting_names
 from sswp_lib.learn.data import ImageData
+from sswp_lib.learn.found import Found
 from sswp_lib.learn.recipes import pretraining, unused
 from sswp_lib.learn.search import Search
 from sswp_lib.learn.train import Training
@@ -72,8 +73,9 @@ def images() -> ImageData:
     draw = lambda n: torch.randint(0, 256, (n, 3, 8, 8), dtype=torch.uint8, generator=g)  # noqa: E731
     labels = torch.arange(24) % 3
     return ImageData(
-        "random", draw(24), draw(9), labels, labels[:9], ("a", "b", "c"), torch.full((3,), 0.5), torch.full((3,), 0.3)
-    )
+        "random", draw(24), draw(9), labels, labels[:9], ("a", "b", "c"), torch.full((3,), 0.5), torch.full((3,), 0.3),
+        Found("random", False, 24, 9, (("a", 8, 3), ("b", 8, 3), ("c", 8, 3)), ()),
+    )  # fmt: skip
 
 
 def loop_of(kind: str, config: Config) -> Search | Training:
