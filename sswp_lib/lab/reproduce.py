@@ -25,6 +25,7 @@ import torch
 
 from sswp_lib.config import InputError, home, suggest
 from sswp_lib.lab import estimate
+from sswp_lib.learn.data import folder_of
 from sswp_lib.paper.output import Output
 from sswp_lib.presets import load_config
 from sswp_lib.runs import files
@@ -76,7 +77,9 @@ def reproduce(
         jobs: notebooks at once; None: as `default_jobs` says.
         hang_after: minutes without a sign of life after which a notebook is stopped.
     """
-    load_config(preset, data)  # refuses an unknown preset or data set before anything starts
+    root = load_config(preset, data).data.root  # refuses an unknown preset or data set before anything starts
+    if data is not None and data.startswith("folder:"):
+        data = f"folder:{folder_of(data, root)}"  # notebooks run elsewhere
     paths, output = chosen(only, start), Output.of(preset, data, seeds)
     with torch_threads(threads(jobs or default_jobs())):  # steps are measured as they will run
         seconds = estimate.seconds(preset, data, seeds, paths)
