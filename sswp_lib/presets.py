@@ -76,7 +76,7 @@ STUDIES: dict[str, dict[str, dict[str, Any]]] = {
         "smoke": {**_AS_PAPER, "search.epochs": 8, "train.batch_size": 10},
         "quick": {
             **_AS_PAPER,
-            "search.epochs": 15,
+            "search.epochs": 10,
             "train.labels_per_class": 10,
             "train.epochs": 40,
             "train.batch_size": 50,
