@@ -163,7 +163,9 @@ class Execution:
 
     def failure(self) -> str:
         """Return why the notebook failed, in one line: its last error, else the last line that papermill wrote."""
-        lines = log_of(self.name).read_text(errors="replace").split("\n")
+        lines = []
+        with suppress(OSError):  # whoever removed the log wants no more of it
+            lines = log_of(self.name).read_text(errors="replace").split("\n")
         said = [line.strip() for line in lines if line.strip()]
         return report.last_error(report.read_notebook(self.target)) or (
             said[-1][:200] if said else f"exit status {self.process.returncode}"
