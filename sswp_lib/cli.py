@@ -56,8 +56,7 @@ def search(
     """Search an architecture and its concomitant weights.
 
     Example: `sswp search --data folder:my_images --set search.epochs=40`. Leaves runs/NAME/ with record.json,
-    genotype.json,
-    weights.safetensors and history.jsonl, and prints NAME and a summary.
+    genotype.json, weights.safetensors and history.jsonl, and prints NAME and a summary.
     """
     from sswp_lib.runs import runs
 

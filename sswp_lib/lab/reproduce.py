@@ -25,6 +25,7 @@ import torch
 
 from sswp_lib.config import InputError, home, suggest
 from sswp_lib.lab import estimate
+from sswp_lib.learn.data import folder_of
 from sswp_lib.paper.output import Output
 from sswp_lib.presets import load_config
 from sswp_lib.runs import files
@@ -76,7 +77,9 @@ def reproduce(
         jobs: notebooks at once; None: as `default_jobs` says.
         hang_after: minutes without a sign of life after which a notebook is stopped.
     """
-    load_config(preset, data)  # refuses an unknown preset or data set before anything starts
+    root = load_config(preset, data).data.root  # refuses an unknown preset or data set before anything starts
+    if data is not None and data.startswith("folder:"):
+        data = f"folder:{folder_of(data, root)}"  # notebooks run elsewhere
     paths, output = chosen(only, start), Output.of(preset, data, seeds)
     with torch_threads(threads(jobs or default_jobs())):  # steps are measured as they will run
         seconds = estimate.seconds(preset, data, seeds, paths)
@@ -160,7 +163,9 @@ class Execution:
 
     def failure(self) -> str:
         """Return why the notebook failed, in one line: its last error, else the last line that papermill wrote."""
-        lines = log_of(self.name).read_text(errors="replace").split("\n")
+        lines = []
+        with suppress(OSError):  # whoever removed the log wants no more of it
+            lines = log_of(self.name).read_text(errors="replace").split("\n")
         said = [line.strip() for line in lines if line.strip()]
         return report.last_error(report.read_notebook(self.target)) or (
             said[-1][:200] if said else f"exit status {self.process.returncode}"

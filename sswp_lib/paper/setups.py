@@ -13,6 +13,7 @@ from sswp_lib.learn.data import load
 from sswp_lib.learn.phases import phase_lengths
 from sswp_lib.paper.output import Output
 from sswp_lib.presets import load_config
+from sswp_lib.runs.progress import Line
 
 Settings = dict[str, Any]
 SEEDS = {"ablations": 3, "few_labels": 4, "fractions": 4}  # searches of each comparison, by study; ours
@@ -52,7 +53,7 @@ def configured(
         )
     given = parse_settings(settings)
     config, compared = load_config(preset, data, settings=given), load_config(preset, data, settings=given, study=study)
-    load(config.data)  # a missing folder is said here
+    load(config.data, progress=Line("data").working)  # a missing folder is said here
     usual = number_of_seeds(preset, study)
     return Setup(config, compared, seeds or usual, Output.of(preset, data, seeds, settings, **own))
 

@@ -2,8 +2,7 @@
 folder, and what they cost.
 
 It needs nothing beside itself: figures are embedded, there is no script, and nothing is fetched. What is missing or
-cannot be read is
-said in it.
+cannot be read is said in it.
 """
 
 from __future__ import annotations

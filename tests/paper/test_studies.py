@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import reduce
 
 import pytest
-from tiny_runs import tiny
+from filelock import FileLock
+from tiny_runs import name_of, tiny
 
 from sswp_lib.config import InputError, setting_names
 from sswp_lib.lab import estimate
@@ -14,6 +15,7 @@ from sswp_lib.learn.train import Training
 from sswp_lib.paper import setups, studies
 from sswp_lib.presets import PRESETS, load_config
 from sswp_lib.runs import runs
+from sswp_lib.runs.progress import Line
 from sswp_lib.space import Genotype
 
 STUDY = load_config("smoke", study="ablations")
@@ -241,3 +243,25 @@ def test_wrong_parameters_of_a_notebook_are_refused(preset, data, settings, said
     with pytest.raises(InputError, match=said) as caught:
         setups.configured(preset, data, 2, settings)
     assert caught.value._render_traceback_() == [f"InputError: {caught.value}"]
+
+
+def test_a_run_that_another_process_is_at_is_left_for_later(runs_folder, monkeypatch):
+    """The others are done meanwhile; results stand in the jobs' order; at the end it is waited for."""
+    jobs = [studies.Job({"place": i}, tiny(seed=i)) for i in range(3)]
+    runs_folder.mkdir()
+    lock, order = FileLock(runs_folder / f"{name_of(tiny(seed=0))}.lock"), []
+    lock.acquire()
+    noted = Line.note
+
+    def note(self, text):
+        if "waiting" in text:
+            order.append("waited")
+            lock.release()
+        noted(self, text)
+
+    search = runs.search
+    monkeypatch.setattr(Line, "note", note)
+    monkeypatch.setattr(runs, "search", lambda c, d: (order.append(c.seed), search(c, d, quiet=True))[1])
+    done = studies.carry_out(jobs, "cpu")
+    assert [(d.labels["place"], d.record.seed) for d in done] == [(0, 0), (1, 1), (2, 2)]
+    assert order == [0, 1, 2, 0, 0, "waited"]  # tried, tried again when nothing else was left, then waited for
