@@ -321,8 +321,8 @@ class Config(Section):
 
     def differences(self) -> dict[str, Any]:
         """Return the dotted settings that are not as in the paper, with their values."""
-        plain, paper = (flat(values.model_dump()) for values in (self, Config()))
-        return {name: value for name, value in plain.items() if value != paper[name]}
+        paper = flat(Config().model_dump())
+        return {name: value for name, value in flat(self.model_dump()).items() if value != paper[name]}
 
     def __repr_args__(self) -> Iterable[tuple[str, Any]]:  # of which pydantic makes the text
         return self.differences().items()
@@ -352,10 +352,8 @@ def digest(plain: Any) -> str:
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested plain data by dotted names, e.g. "search.epochs"."""
-    found = {}
-    for name, value in values.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return found
+    inner = (flat(v, f"{prefix}{k}.") if isinstance(v, dict) else {prefix + k: v} for k, v in values.items())
+    return {name: value for part in inner for name, value in part.items()}
 
 
 def setting_names() -> list[str]:
@@ -365,8 +363,8 @@ def setting_names() -> list[str]:
 
 def html_table(title: str, rows: dict[str, Any]) -> str:
     """Return a small table of two columns, as notebooks show an object."""
-    cells = "".join(f"<tr><th>{escape(str(k))}</th><td>{escape(str(v))}</td></tr>" for k, v in rows.items())
-    return f"<table><caption>{escape(title)}</caption>{cells}</table>"
+    cells = (f"<tr><th>{escape(str(k))}</th><td>{escape(str(v))}</td></tr>" for k, v in rows.items())
+    return f"<table><caption>{escape(title)}</caption>{''.join(cells)}</table>"
 
 
 def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
