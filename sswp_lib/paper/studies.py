@@ -22,6 +22,7 @@ from sswp_lib.learn.data import generator, load
 from sswp_lib.paper.tables import INITS
 from sswp_lib.presets import DATA_DEFAULTS
 from sswp_lib.runs import runs
+from sswp_lib.runs.progress import counted
 from sswp_lib.runs.records import Done, Record
 from sswp_lib.space import CANDIDATES, Genotype, derive
 from sswp_lib.space import EDGES as CELL_EDGES
@@ -53,7 +54,7 @@ class Job:
 
 
 def carry_out(jobs: Iterable[Job], device: str | None = None) -> list[Done]:
-    """Return the jobs' records in their order, doing those that are not there; searches show a progress line.
+    """Return the jobs' records in their order, doing those that are not there; a line says which is under way.
 
     Runs that another process is at are left for later, so that notebooks that share runs share the work.
     """
@@ -61,7 +62,7 @@ def carry_out(jobs: Iterable[Job], device: str | None = None) -> list[Done]:
     left, done = dict(enumerate(jobs)), {}
     while left:
         before = len(left)
-        for place, job in list(left.items()):
+        for place, job in counted(list(left.items()), "runs"):
             with suppress(runs.Busy), runs.without_waiting():
                 done[place] = _carried_out(job, search, device)
                 del left[place]
