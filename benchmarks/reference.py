@@ -1,10 +1,10 @@
 """A two-path supernet as one would first write it, to set the library's beside it.
 
 After the description of ProxylessNAS (section 3.2) and of this project's search space, with plain torch modules: every
-edge draws
-for itself and remembers what it drew, both drawn operations run in every step, gates are parameters whose gradients are
-read
-afterwards, BatchNorm keeps running statistics, maps are NCHW, and architecture steps back-propagate to the weights too.
+edge draws for itself and remembers what it drew, both drawn operations run in every step, gates are parameters whose
+gradients are read afterwards, BatchNorm keeps running statistics, maps are NCHW, and architecture steps back-propagate
+to the weights too. `LeanSteps` does without the inactive operation in weight steps and without the weights' gradients
+in architecture steps, the two that the method does not ask for: what is left of the difference is how it is computed.
 It computes what the library computes (`step.agreement` checks it), and is used by nothing but the benchmark.
 """
 
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sswp_lib.learn import nt_xent
+from sswp_lib.learn.loop import frozen
 
 NUM_CANDIDATES = 7
 ALPHA_NAMES = ("alpha", "gates")
@@ -57,14 +58,14 @@ def operations(C: int, stride: int) -> nn.ModuleList:
 
 
 class MixedEdge(nn.Module):
-    """All candidates of an edge, its alpha, its gates, and what it drew last."""
+    """All candidates of an edge, its alpha, its gates, what it drew last, and whether both drawn operations run."""
 
     def __init__(self, C: int, stride: int):
         super().__init__()
         self.operations = operations(C, stride)
         self.alpha = nn.Parameter(torch.zeros(NUM_CANDIDATES))
         self.gates = nn.Parameter(torch.zeros(NUM_CANDIDATES))
-        self.active, self.inactive = 0, 1
+        self.active, self.inactive, self.both_run = 0, 1, True
 
     @torch.no_grad()
     def draw(self) -> None:
@@ -81,6 +82,8 @@ class MixedEdge(nn.Module):
         self.gates[active] = 1.0
 
     def forward(self, x: Tensor) -> Tensor:
+        if not self.both_run:
+            return self.operations[self.active](x)
         with torch.no_grad():
             other = self.operations[self.inactive](x)
         return self.gates[self.active] * self.operations[self.active](x) + self.gates[self.inactive] * other
@@ -182,3 +185,20 @@ class ReferenceSteps:
             edge.shift_back(old)
         self.net.zero_grad()
         return loss.item()
+
+
+class LeanSteps(ReferenceSteps):
+    """The same without the work that only the plain way makes: see above."""
+
+    def weight_step(self) -> float:
+        self._let_both_run(False)
+        return super().weight_step()
+
+    def alpha_step(self) -> float:
+        self._let_both_run(True)
+        with frozen(self.weights):
+            return super().alpha_step()
+
+    def _let_both_run(self, both_run: bool) -> None:
+        for edge in self.net.edges():
+            edge.both_run = both_run

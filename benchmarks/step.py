@@ -2,11 +2,11 @@
 
     python benchmarks/step.py --repeats 9 --sizes 16x8x32 36x20x16 --json benchmarks/step.json [--device cuda]
 
-A size is CxLxV: channels, cells, views in the batch. The two sides take turns (A B A B ...) after warm-up steps and
-medians are
-reported, so that a busy machine slows both. Before anything is timed, `agreement` checks that both compute the same.
-Ratios:
-reference / library for times and memory, library / reference for rates; above 1 the library does better.
+A size is CxLxV: channels, cells, views in the batch. The sides take turns (A B C A B C ...) after warm-up steps and
+medians are reported, so that a busy machine slows all. Before anything is timed, `agreement` checks that they compute
+the same. The reference is the method as one would first write it; the lean reference does without the work that the
+method does not ask for (see `reference`). Ratios: reference / library for times and memory, library / reference for
+rates; above 1 the library does better.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from reference import ReferenceNet, ReferenceSteps
+from reference import LeanSteps, ReferenceNet, ReferenceSteps
 from torch import Tensor
 from torchvision import transforms
 
@@ -44,6 +44,7 @@ from sswp_lib.space import (
 )
 
 WARM_UP = 2
+REFERENCES = ("reference", "lean")
 IMAGE_SIZE = 32
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
@@ -169,17 +170,18 @@ def with_momentum(side) -> None:
 
 
 def steps_at(size: tuple[int, int, int], repeats: int, device: torch.device) -> list[dict[str, Any]]:
-    """Time both sides' steps at one size, then measure their memory: one row a step and quantity."""
+    """Time all sides' steps at one size, then measure their memory: one row a step and quantity."""
     C, L, views = size
     torch.manual_seed(0)
     x = torch.randn(views, 3, IMAGE_SIZE, IMAGE_SIZE, device=device)
-    ours, reference, compact = LibrarySteps(C, L, x), ReferenceSteps(C, L, x), CompactSteps(C, L, x)
-    for side in (ours, reference, compact):
+    ours, compact = LibrarySteps(C, L, x), CompactSteps(C, L, x)
+    sides = {"library": ours, "reference": ReferenceSteps(C, L, x), "lean": LeanSteps(C, L, x)}
+    for side in (*sides.values(), compact):
         with_momentum(side)
     where, rows = f"C={C} L={L} {views} views", []
     timed = {
-        "weight step": {"library": ours.weight_step, "reference": reference.weight_step},
-        "architecture step": {"library": ours.alpha_step, "reference": reference.alpha_step},
+        "weight step": {name: side.weight_step for name, side in sides.items()},
+        "architecture step": {name: side.alpha_step for name, side in sides.items()},
         "compact network": {"library": compact.weight_step},
     }
     for name, steps in timed.items():
@@ -243,20 +245,19 @@ def views_row(repeats: int, device: torch.device, batch: int = 256) -> dict[str,
 
 
 def with_ratio(row: dict[str, Any]) -> dict[str, Any]:
-    if "reference" not in row:
-        return row
-    ratio = row["reference"] / row["library"]
-    return row | {"ratio": 1 / ratio if row["unit"] == "views/s" else ratio}
+    """Return the row with the library's ratio to each reference that it has."""
+    ratios = {side: row[side] / row["library"] for side in REFERENCES if side in row}
+    rate = row["unit"] == "views/s"
+    return row | {f"{side} ratio": 1 / ratio if rate else ratio for side, ratio in ratios.items()}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Return rows as aligned plain text; the ratio stands last."""
+    """Return rows as aligned plain text; behind each reference stands the ratio to it."""
     number = lambda value: "" if value is None else f"{value:.3f}" if value < 100 else f"{value:.0f}"  # noqa: E731
-    lines = [["what", "unit", "library", "reference", "ratio"]]
-    lines += [
-        [r["what"], r["unit"], *(number(r.get(side)) for side in ("library", "reference", "ratio"))] for r in rows
-    ]
-    widths = [max(len(line[i]) for line in lines) for i in range(5)]
+    columns = ["library", *(name for side in REFERENCES for name in (side, f"{side} ratio"))]
+    lines = [["what", "unit", "library", "reference", "ratio", "lean reference", "ratio"]]
+    lines += [[r["what"], r["unit"], *(number(r.get(column)) for column in columns)] for r in rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(
         "  ".join(
             text.ljust(w) if i < 2 else text.rjust(w) for i, (text, w) in enumerate(zip(line, widths, strict=True))

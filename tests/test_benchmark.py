@@ -8,7 +8,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
-from reference import ReferenceSteps
+from reference import LeanSteps, ReferenceNet, ReferenceSteps
 from step import CompactSteps, LibrarySteps, agreement, table, with_ratio
 
 
@@ -19,7 +19,7 @@ def test_reference_computes_the_same(num_cells):
     assert gradient < 1e-3
 
 
-@pytest.mark.parametrize("steps", [LibrarySteps, ReferenceSteps])
+@pytest.mark.parametrize("steps", [LibrarySteps, ReferenceSteps, LeanSteps])
 def test_steps_change_what_they_should(steps):
     torch.manual_seed(0)
     side = steps(2, 2, torch.randn(8, 3, 16, 16))
@@ -34,6 +34,50 @@ def test_steps_change_what_they_should(steps):
     assert any(not torch.equal(a, old) for a, old in zip(alphas, alphas_before, strict=True))
 
 
+def ran_and_learnt(side, step) -> tuple[int, int]:
+    """Return how many operations of edges ran in a step, and in how many weights a gradient arrived."""
+    ran, given = [], []
+    handles = [
+        operation.register_forward_hook(lambda *_: ran.append(1))
+        for edge in side.net.edges()
+        for operation in edge.operations
+    ]
+    hooks = [weight.register_post_accumulate_grad_hook(lambda *_: given.append(1)) for weight in side.weights]
+    step(side)
+    for handle in [*handles, *hooks]:
+        handle.remove()
+    return len(ran), len(given)
+
+
+def test_lean_reference_does_only_what_the_method_asks_for():
+    torch.manual_seed(0)
+    x = torch.randn(8, 3, 16, 16)
+    plain, lean = ReferenceSteps(2, 2, x), LeanSteps(2, 2, x)
+    steps = {"weights": lambda side: side.weight_step(), "alpha": lambda side: side.alpha_step()}
+    found = {(side, name): ran_and_learnt(side, step) for side in (plain, lean) for name, step in steps.items()}
+    assert [found[plain, name][0] for name in steps] == [2 * 28, 2 * 28]
+    assert [found[lean, name][0] for name in steps] == [28, 2 * 28]
+    assert found[plain, "alpha"][1] > 0 == found[lean, "alpha"][1]
+    assert found[lean, "weights"][1] > 0 and all(weight.requires_grad for weight in lean.weights)
+
+
+def test_lean_reference_computes_the_same():
+    """The output without the inactive operation, and the gates' gradients without those of the weights."""
+    torch.manual_seed(0)
+    net, x = ReferenceNet(2, 2).double(), torch.randn(4, 3, 16, 16, dtype=torch.float64)
+    for edge in net.edges():
+        edge.draw()
+    expected = net(x)
+    gates = [edge.gates for edge in net.edges()]
+    wanted = torch.autograd.grad(expected.square().sum(), gates, retain_graph=True)
+    for weight in net.weight_parameters():
+        weight.requires_grad_(False)
+    torch.testing.assert_close(torch.autograd.grad(net(x).square().sum(), gates), wanted)
+    for edge in net.edges():
+        edge.both_run = False
+    assert torch.equal(net(x), expected)
+
+
 def test_compact_network_learns_the_same_task():
     torch.manual_seed(0)
     side = CompactSteps(2, 3, torch.randn(8, 3, 16, 16))
@@ -42,12 +86,15 @@ def test_compact_network_learns_the_same_task():
 
 
 def test_ratio_above_one_means_the_library_does_better():
-    time, rate = (
-        {"what": "a", "unit": "s", "library": 1.0, "reference": 3.0},
+    time, rate, alone = (
+        {"what": "a", "unit": "s", "library": 1.0, "reference": 3.0, "lean": 2.0},
         {"what": "b", "unit": "views/s", "library": 300.0, "reference": 100.0},
+        {"what": "c", "unit": "s", "library": 1.0},
     )
-    assert with_ratio(time)["ratio"] == pytest.approx(3.0)
-    assert with_ratio(rate)["ratio"] == pytest.approx(3.0)
-    lines = table([with_ratio(time), with_ratio(rate)]).splitlines()
+    assert (with_ratio(time)["reference ratio"], with_ratio(time)["lean ratio"]) == pytest.approx((3.0, 2.0))
+    assert with_ratio(rate)["reference ratio"] == pytest.approx(3.0) and "lean ratio" not in with_ratio(rate)
+    assert with_ratio(alone) == alone
+    lines = table([with_ratio(time), with_ratio(rate), with_ratio(alone)]).splitlines()
     assert len({len(line) for line in lines}) == 1
-    assert lines[0].endswith("ratio")
+    assert lines[0].split() == ["what", "unit", "library", "reference", "ratio", "lean", "reference", "ratio"]
+    assert lines[1].split() == ["a", "s", "1.000", "3.000", "3.000", "2.000", "2.000"]

@@ -9,8 +9,18 @@ import torch
 import torchvision.transforms.functional as TF
 from torchvision.transforms import InterpolationMode
 
+import sswp_lib.learn.views as views_module
 from sswp_lib.config import Views
-from sswp_lib.learn.views import _draw_crops, crop, jitter, normalise, random_views, training_images
+from sswp_lib.learn.views import (
+    _draw_crops,
+    _draw_jitter,
+    _draw_moves,
+    crop,
+    jitter,
+    normalise,
+    random_views,
+    training_images,
+)
 
 ZERO, ONE = torch.zeros(3), torch.ones(3)
 PLAIN = {"flip": False, "jitter_p": 0.0, "grey_p": 0.0, "blur_p": 0.0}
@@ -96,6 +106,60 @@ def test_jitter_equals_torchvisions_in_each_images_own_order():
         for kind in order[i].tolist():
             expected = COLOUR[kind](expected, float(factors[i, kind]))
         torch.testing.assert_close(found[i], expected, rtol=0, atol=2e-3)  # weights of grey: 0.299 here, 0.2989 there
+
+
+@pytest.mark.parametrize("strength", [(0.8, 0.4, 0.2, 0.1), (1.5, 0.0, 0.8, 0.5)])
+def test_colours_are_drawn_evenly_within_their_strength(strength):
+    """Factors from 1 - strength (at the least 0) to 1 + strength, the turn of the hue either way; orders all alike."""
+    factors, order = _draw_jitter(20_000, strength, seeded())
+    for kind, s in enumerate(strength):
+        low, high = (-s, s) if kind == 3 else (max(1 - s, 0), 1 + s)
+        drawn = factors[:, kind]
+        assert low <= drawn.min() and drawn.max() <= high + 1e-6
+        assert float(drawn.mean()) == pytest.approx((low + high) / 2, abs=0.02)
+        assert float(drawn.std()) == pytest.approx((high - low) / 12**0.5, abs=0.02)
+    assert torch.equal(order.sort(dim=1).values, torch.arange(4).expand(20_000, 4))
+    assert (torch.bincount(order @ torch.tensor([64, 16, 4, 1])).nonzero().numel()) == 24
+
+
+def test_moves_are_drawn_evenly_within_the_shift():
+    top, left, flipped = _draw_moves(20_000, 2, True, seeded())
+    for drawn in (top, left):
+        assert drawn.unique().tolist() == [-2, -1, 0, 1, 2]
+        assert (torch.bincount(drawn + 2) / 20_000 - 0.2).abs().max() < 0.02
+    assert not torch.equal(top, left) and abs(float(flipped.float().mean()) - 0.5) < 0.02
+    assert not _draw_moves(20_000, 2, False, seeded())[2].any()
+
+
+def test_blurs_are_drawn_evenly_between_the_deviations(batch, monkeypatch):
+    drawn, original = [], views_module.blur
+    monkeypatch.setattr(views_module, "blur", lambda x, sigma: drawn.append(sigma) or original(x, sigma))
+    for seed in range(40):
+        random_views(batch, Views(**PLAIN | {"blur_p": 0.5, "blur_sigma": (0.5, 3.0)}), ZERO, ONE, seeded(seed))
+    sigma = torch.cat(drawn)
+    assert sigma.min() >= 0.5 and sigma.max() <= 3 and float(sigma.mean()) == pytest.approx(1.75, abs=0.15)
+    assert len(sigma) == pytest.approx(40 * 24 * 0.5, abs=60)
+
+
+@pytest.mark.parametrize("shift", [1, 3])
+def test_views_are_moved_beside_their_crop(batch, shift):
+    """Whole crops, moved: each view is the image after padding with black, cut at one of (2 shift + 1)^2 places."""
+    whole = {**PLAIN, "crop_scale": (1.0, 1.0)}
+    found = random_views(batch, Views(**whole, shift=shift), MEAN, STD, seeded())
+    padded = normalise(torch.nn.functional.pad(batch, (shift,) * 4), MEAN, STD)
+    places, still = [], random_views(batch, Views(**whole), MEAN, STD, seeded())
+    for view, image, plain in zip(found, padded, still, strict=True):
+        if not torch.allclose(plain, image[:, shift:-shift, shift:-shift], atol=1e-4):
+            continue  # its crop is narrower than the image
+        at = [
+            (top, left)
+            for top in range(2 * shift + 1)
+            for left in range(2 * shift + 1)
+            if torch.allclose(view, image[:, top : top + 16, left : left + 16], atol=1e-4)
+        ]
+        assert len(at) == 1
+        places += at
+    assert len(places) > 3 and len(set(places)) > 2
 
 
 def test_grey_equals_torchvisions(batch):
