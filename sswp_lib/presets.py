@@ -78,7 +78,7 @@ STUDIES: dict[str, dict[str, dict[str, Any]]] = {
             **_AS_PAPER,
             "search.epochs": 10,
             "train.labels_per_class": 10,
-            "train.epochs": 40,
+            "train.epochs": 30,
             "train.batch_size": 50,
             "train.lr": 0.03,
         },

@@ -16,8 +16,8 @@ from sswp_lib.presets import load_config
 from sswp_lib.runs.progress import Line
 
 Settings = dict[str, Any]
-SEEDS = {"ablations": 3, "few_labels": 4, "fractions": 4}  # searches of each comparison, by study; ours
-FEWER_SEEDS = {"smoke": 2, "cifar": 2}
+SEEDS = {"smoke": 2, "cifar": 2}  # searches of each comparison, by preset; ours
+USUAL_SEEDS = 3
 
 
 class Setup(NamedTuple):
@@ -29,9 +29,9 @@ class Setup(NamedTuple):
     output: Output
 
 
-def number_of_seeds(preset: str, study: str) -> int:
-    """Return how many searches, each with a seed of its own, a study compares where nothing else is asked for."""
-    return min(SEEDS[study], FEWER_SEEDS.get(preset, SEEDS[study]))
+def number_of_seeds(preset: str) -> int:
+    """Return how many searches, each with a seed of its own, a comparison has where nothing else is asked for."""
+    return SEEDS.get(preset, USUAL_SEEDS)
 
 
 def configured(
@@ -54,7 +54,7 @@ def configured(
     given = parse_settings(settings)
     config, compared = load_config(preset, data, settings=given), load_config(preset, data, settings=given, study=study)
     load(config.data, progress=Line("data").working)  # a missing folder is said here
-    usual = number_of_seeds(preset, study)
+    usual = number_of_seeds(preset)
     return Setup(config, compared, seeds or usual, Output.of(preset, data, seeds, settings, **own))
 
 

@@ -117,7 +117,8 @@ def rates_at(
     inits: Sequence[str] = ("simclr", "concomitant"),
 ) -> list[Job]:
     """Table 4a: learning rates of fine-tuning at one labelled fraction."""
-    each = [(init, lr, s) for init in inits for lr in rates for s in range(searches)]
+    last_first = range(searches - 1, -1, -1)  # another notebook, which may run beside this, begins with the first
+    each = [(init, lr, s) for init in inits for lr in rates for s in last_first]
     return [fine_tuning(config, study, s, 0, searches, init=i, lr=lr, fraction=fraction) for i, lr, s in each]
 
 

@@ -128,7 +128,7 @@ def test_fractions_are_of_the_studys_recipe_at_each_starts_rate():
         assert (t.init, t.labels, t.lr) == (labels["init"], labels["fraction"], labels["lr"])
         assert t.labels_per_class is None and t.epochs == STUDY.train.epochs
     shared = studies.rates_at(config, STUDY, 0.5, 2, [0.2], ["simclr_matched"])
-    assert [j.config for j in shared] == [
+    assert [j.config for j in reversed(shared)] == [
         j.config for j in jobs if (j.labels["lr"], j.labels["fraction"]) == (0.2, 0.5)
     ]
 
