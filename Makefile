@@ -12,8 +12,9 @@ reproduce: setup
 reference: setup
 	$(BIN)/sswp publish --preset $(PRESET)
 
+# Two processes of one thread each: networks as small as the tests' gain nothing from a second one.
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Opens copies of the notebooks, once made never overwritten: what JupyterLab saves is yours, and nothing tracked changes.
 lab: setup
