@@ -271,3 +271,23 @@ def test_fixed_batches_of_a_search(config, data, monkeypatch):
     search.supernet.eval()
     search._evaluate(search.supernet, search.supernet.kept_paths())
     assert not search.supernet.training
+
+
+@pytest.mark.parametrize(("every", "expected"), [(0, []), (1, [0, 1, 2]), (2, [1]), (3, [2])])
+def test_validation_follows_every_kth_epoch(config, data, every, expected):
+    training = Training(config.changed(**{"train.evaluate_every": every}), data, DARTS)
+    for _ in training.advance():
+        pass
+    assert [row["epoch"] for row in training.history if "validation" in row] == expected
+    assert ("best_validation_top1" in training.finish()[0]) == bool(expected)
+
+
+def test_progress_names_the_phase_and_counts_pruned_cells(config, data):
+    search = Search(config.changed(**{"search.prune": "backward"}), data)
+    seen = {(p.epoch, p.phase, p.pruned, p.cells) for p in search.advance() if p.row is None}
+    assert seen == {
+        (0, "warm-up", 0, 3), (1, "bi-level", 0, 3), (2, "bi-level", 0, 3), (3, "pruning", 2, 3), (4, "pruning", 3, 3),
+    }  # fmt: skip
+    assert search.phase == "pruning"  # after the last epoch too
+    for settings, name in (({}, "random"), (PRE_TRAINING, "pre-training")):
+        assert {p.phase for p in Training(config.changed(**settings), data, DARTS).advance()} == {name}
