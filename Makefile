@@ -4,21 +4,24 @@ BIN := .venv/bin
 PRESET ?= quick
 ONLY ?=
 
-.PHONY: reproduce reference test lab setup lock lint dot filter
+.PHONY: reproduce reference test lab setup filter lock lint dot
 reproduce: setup
 	$(BIN)/sswp reproduce --preset $(PRESET) $(foreach n,$(ONLY),--only $(n))
 
-# For maintainers: what was reproduced becomes the reference in figures/$(PRESET).
+# For maintainers: replaces the tracked results in figures/$(PRESET)/ by what was reproduced.
 reference: setup
 	$(BIN)/sswp publish --preset $(PRESET)
 
+# Two processes of one thread each: networks as small as the tests' gain nothing from a second one.
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
+# Opens copies of the notebooks, once made never overwritten: what JupyterLab saves is yours, and nothing tracked changes.
 lab: setup
-	$(BIN)/jupyter lab
+	@mkdir -p notebooks/own && for n in notebooks/0*.ipynb; do [ -e "notebooks/own/$${n##*/}" ] || cp "$$n" notebooks/own/; done
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/own/01_search.ipynb
 
-setup: .venv/done dot filter
+setup: .venv/done filter dot
 
 .venv/done: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=/path/to/python3"; exit 1; }
@@ -31,14 +34,17 @@ else
 endif
 	touch $@
 
+# Notebooks that were run do not show as changed (see .gitattributes); as they are where there is no .venv.
+CLEAN := if [ -x $(BIN)/python ] && [ -f sswp_lib/lab/strip.py ]; then $(BIN)/python -I sswp_lib/lab/strip.py; else cat; fi
+JUPYTER := .venv/etc/jupyter/jupyter_server_config.d
+filter:
+	@if [ -e .git ] && command -v git >/dev/null; then git config filter.notebook.clean '$(CLEAN)' && git config filter.notebook.required false; fi
+	@mkdir -p $(JUPYTER) && echo '{"FileContentsManager": {"post_save_hook": "sswp_lib.lab.strip.saved"}}' > $(JUPYTER)/sswp.json
+
 # Graphviz's program draws the cells; without it matplotlib does.
 dot:
 	@command -v dot >/dev/null || { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq graphviz >/dev/null; } \
 	|| echo "The program dot (graphviz) is missing: cells will be drawn by matplotlib. Install it with: sudo apt install graphviz, brew install graphviz, or conda install graphviz"
-
-# Notebooks that were run and saved do not show as changed; without .venv git reads them as they are.
-filter:
-	@git rev-parse --git-dir >/dev/null 2>&1 && git config filter.notebooks.clean "$(BIN)/python sswp_lib/lab/strip.py 2>/dev/null || cat" || true
 
 # Exact versions for repeatability on Linux, made from pyproject.toml; elsewhere pip chooses within its bounds. (soupsieve 3 asks for more than Python 3.11.2;
 # jsonschema 4.25 brings a grammar that takes two seconds to load, at every start of papermill.)

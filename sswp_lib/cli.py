@@ -56,8 +56,7 @@ def search(
     """Search an architecture and its concomitant weights.
 
     Example: `sswp search --data folder:my_images --set search.epochs=40`. Leaves runs/NAME/ with record.json,
-    genotype.json,
-    weights.safetensors and history.jsonl, and prints NAME and a summary.
+    genotype.json, weights.safetensors and history.jsonl, and prints NAME and a summary.
     """
     from sswp_lib.runs import runs
 
@@ -179,10 +178,10 @@ def reproduce(
         float, typer.Option(min=0.1, metavar="MINUTES", help="Stop a notebook that gives no sign of life for so long.")
     ] = 20.0,
 ) -> None:
-    """Run the notebooks, write every table and figure to figures/own/PRESET/, and gather them in its index.html.
+    """Run the notebooks, write every table and figure to figures/own/PRESET/, and gather them in its index.html. Given
+    --data or --seeds, the folder's name says so.
 
-    Example: `sswp reproduce --preset smoke --from 04 --jobs 1`. Where data or seeds are not the preset's own, the
-    folder says so. What papermill says goes to runs/logs/.
+    Example: `sswp reproduce --preset smoke --from 04 --jobs 1`. What papermill says goes to runs/logs/.
     """
     from sswp_lib.lab import reproduce as notebooks
 
@@ -193,13 +192,13 @@ def reproduce(
 
 @app.command()
 def publish(preset: Preset = "quick") -> None:
-    """For maintainers: make what was reproduced the reference in figures/PRESET/.
+    """For maintainers: replace the reference results in figures/PRESET/ by what `sswp reproduce` has left.
 
-    Refused unless every notebook ran to its end with nothing but the preset, on code as committed.
+    Writes tables, figures, the page and the runs' records. Refuses what the commit at hand would not give.
     """
-    from sswp_lib.lab.publish import publish as replace
+    from sswp_lib.lab import publish as results
 
-    typer.echo(f"reference results: {replace(preset)}")
+    typer.echo(f"published: {results.publish(preset)}")
 
 
 def parsed(settings: list[str] | None, options: dict[str, tuple[str, object]]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable
 from contextlib import suppress
 from fractions import Fraction
+from html import escape
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -318,6 +319,17 @@ class Config(Section):
             _set(values, dotted, value)
         return validated(values)
 
+    def differences(self) -> dict[str, Any]:
+        """Return the dotted settings that are not as in the paper, with their values."""
+        paper = flat(Config().model_dump())
+        return {name: value for name, value in flat(self.model_dump()).items() if value != paper[name]}
+
+    def __repr_args__(self) -> Iterable[tuple[str, Any]]:  # of which pydantic makes the text
+        return self.differences().items()
+
+    def _repr_html_(self) -> str:
+        return html_table("What is not as in the paper", self.differences())
+
     def part(self, *sections: str) -> dict[str, Any]:
         """Return the named sections as plain data: what a run's name is made of."""
         everything = self.model_dump(mode="json")
@@ -338,14 +350,21 @@ def digest(plain: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def setting_names(values: dict[str, Any] | None = None, prefix: str = "") -> list[str]:
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested plain data by dotted names, e.g. "search.epochs"."""
+    inner = (flat(v, f"{prefix}{k}.") if isinstance(v, dict) else {prefix + k: v} for k, v in values.items())
+    return {name: value for part in inner for name, value in part.items()}
+
+
+def setting_names() -> list[str]:
     """Return every dotted setting, e.g. "search.epochs"."""
-    values = Config().model_dump() if values is None else values
-    return [
-        n
-        for k, v in values.items()
-        for n in (setting_names(v, f"{prefix}{k}.") if isinstance(v, dict) else [prefix + k])
-    ]
+    return list(flat(Config().model_dump()))
+
+
+def html_table(title: str, rows: dict[str, Any]) -> str:
+    """Return a small table of two columns, as notebooks show an object."""
+    cells = (f"<tr><th>{escape(str(k))}</th><td>{escape(str(v))}</td></tr>" for k, v in rows.items())
+    return f"<table><caption>{escape(title)}</caption>{''.join(cells)}</table>"
 
 
 def _set(values: dict[str, Any], dotted: str, value: Any) -> None:

@@ -16,7 +16,7 @@ from sswp_lib.presets import PRESETS
 from sswp_lib.runs import runs
 from sswp_lib.space import Genotype, published_cells
 
-COMMANDS = ("search", "train", "runs", "show", "settings", "reproduce")
+COMMANDS = ("search", "train", "runs", "show", "settings", "reproduce", "publish")
 
 
 def test_module_runs_as_a_command(tmp_path):

@@ -181,3 +181,11 @@ def test_long_values_and_many_faults_are_cut_short():
     with pytest.raises(InputError) as error:
         validated({"seed": "x" * 10_000, "a": 1, "b": 2, "c": 3, "d": 4})
     assert len(str(error.value)) < 400 and str(error.value).endswith("; and 2 more")
+
+
+def test_a_configuration_shows_what_is_not_as_in_the_paper():
+    config = Config().changed(**{"search.epochs": 9, "data.views.crop_scale": (0.5, 1.0), "seed": 2})
+    assert repr(config) == "Config(data.views.crop_scale=(0.5, 1.0), search.epochs=9, seed=2)"
+    assert repr(Config()) == "Config()" and repr(config) != repr(config.changed(seed=3))
+    assert "<th>search.epochs</th><td>9</td>" in config._repr_html_() and config._repr_html_().count("<tr>") == 3
+    assert Config()._repr_html_() == "<table><caption>What is not as in the paper</caption></table>"

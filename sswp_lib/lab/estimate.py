@@ -4,9 +4,13 @@ machine.
 
 from __future__ import annotations
 
+import ast
+import json
 import time
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,10 +21,10 @@ from sswp_lib.learn.recipes import PRETRAINED, pretraining
 from sswp_lib.learn.search import Search
 from sswp_lib.learn.train import Training
 from sswp_lib.paper import setups, studies, tables
+from sswp_lib.paper.setups import Setup
 from sswp_lib.paper.studies import Job
-from sswp_lib.presets import load_config
 from sswp_lib.runs import runs
-from sswp_lib.runs.records import Done
+from sswp_lib.runs.records import Done, Record
 from sswp_lib.space import Genotype
 
 STEPS = 4  # measured after one that is not
@@ -28,54 +32,95 @@ STEPS = 4  # measured after one that is not
 RUN = 1.5
 
 
-def plan(number: str, preset: str, data: str | None, seeds: int | None) -> list[Job]:
-    """Return the runs that the notebook of that number asks for with its own parameters, where they can be told
-    beforehand.
+def plan(notebook: Path, preset: str, data: str | None, seeds: int | None) -> list[Job]:
+    """Return the runs that a notebook asks for, with its own parameters but for those that are given; none where they
+    cannot be told beforehand.
     """
-    config = load_config(preset, data)
-    study, few, part = (load_config(preset, data, study=name) for name in ("ablations", "few_labels", "fractions"))
-    many = seeds or setups.number_of_seeds(preset, "few_labels")
-    n = seeds or setups.number_of_seeds(preset, "ablations")
+    jobs = JOBS.get(notebook.stem[:2])
+    own = parameters(notebook) | {"preset": preset, "data": data, "seeds": seeds}
+    return jobs(own) if jobs else []
+
+
+def parameters(notebook: Path) -> dict[str, Any]:
+    """Return the plain values of a notebook's cell of parameters."""
+    cells = json.loads(notebook.read_text())["cells"]
+    source = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    statements = ast.parse("\n".join(source)).body
+    return {s.targets[0].id: ast.literal_eval(s.value) for s in statements if isinstance(s, ast.Assign)}
+
+
+def _setup(own: dict[str, Any], study: str = "ablations") -> Setup:
+    return setups.configured(own["preset"], own["data"], own["seeds"], own["settings"], study)
+
+
+def _few_labels(own: dict[str, Any]) -> list[Job]:
+    config, few, n, _ = _setup(own, "few_labels")
+    rates = own["learning_rates"] or studies.FEW_LABEL_RATES
     bare = few.changed(**studies.AUGMENTED["none"])
-    at_ten = studies.rates_at(config, part, 0.1, many, inits=studies.STARTS) if number == "04" else []
-    others = studies.DROPOUT | studies.epoch_arms(study) | studies.batch_arms(study) | studies.OBJECTIVES
-    others |= studies.gain_arms(study)
-    arms: dict[str, Callable[[], list[Job]]] = {
-        "01": lambda: [*studies.few_labels(config, few, many), *studies.few_labels(config, bare, many)],
-        "02": lambda: studies.benchmark(study, n),
-        "03": lambda: studies.ablation(study, studies.pruning_arms(study) | studies.RATIOS | studies.EDGES, n),
-        "04": lambda: [
-            *studies.few_labels(config, few, many, inits=("random", "simclr", "concomitant")), *at_ten,
-            *studies.fractions_at(config, part, _best_rates(at_ten), studies.FRACTIONS, many),
-        ],
-        "05": lambda: studies.rates_at(config, part, 0.5, many),
-        "06": lambda: [Job({}, config)],
-        "07": lambda: [
-            *studies.ablation(study, others, n),
-            *studies.transfer(study, n, *studies.data_sets(study, None)), *studies.probes(study, n),
-        ],
-    }  # fmt: skip
-    return arms[number]() if number in arms else []
+    return [
+        Job({}, config), *(j for study in (few, bare) for j in studies.few_labels(config, study, n, rates)),
+    ]  # fmt: skip
+
+
+def _benchmark(own: dict[str, Any]) -> list[Job]:
+    _, study, n, _ = _setup(own)
+    return studies.benchmark(study, n)
+
+
+def _pruning(own: dict[str, Any]) -> list[Job]:
+    _, study, n, _ = _setup(own)
+    return studies.ablation(study, studies.pruning_arms(study) | studies.RATIOS | studies.EDGES, n)
+
+
+def _fractions(own: dict[str, Any]) -> list[Job]:
+    config, study, n, _ = _setup(own, "fractions")
+    few = _setup(own, "few_labels").study
+    rates, shares = own["learning_rates"] or studies.LEARNING_RATES, own["fractions"] or studies.FRACTIONS
+    at_ten = studies.rates_at(config, study, 0.1, n, rates, studies.STARTS)
+    return [
+        *at_ten, *studies.fractions_at(config, study, _best_rates(at_ten), shares, n),
+        *studies.few_labels(config, few, n, inits=("random", "simclr", "concomitant")),
+    ]  # fmt: skip
+
+
+def _rates(own: dict[str, Any]) -> list[Job]:
+    config, study, n, _ = _setup(own, "fractions")
+    return studies.rates_at(config, study, own["fraction"] or 0.5, n, own["learning_rates"] or studies.LEARNING_RATES)
+
+
+def _further(own: dict[str, Any]) -> list[Job]:
+    _, study, n, _ = _setup(own)
+    arms = studies.OBJECTIVES | studies.epoch_arms(study) | studies.batch_arms(study) | studies.DROPOUT
+    moved = studies.transfer(study, n, *studies.data_sets(study, own["transfer_to"]))
+    return [*studies.ablation(study, arms | studies.gain_arms(study), n), *moved, *studies.probes(study, n)]
+
+
+JOBS: dict[str, Callable[[dict[str, Any]], list[Job]]] = {  # by the notebook's number
+    "01": _few_labels, "02": _benchmark, "03": _pruning, "04": _fractions, "05": _rates,
+    "06": lambda own: [Job({}, _setup(own).config)], "07": _further,
+}  # fmt: skip
 
 
 def _best_rates(jobs: list[Job]) -> dict[str, float]:
     """Return each start's learning rate as notebook 04 chooses it; any, where its runs are not all there, for only
     their number counts then.
     """
-    sources = {job.labels["search"]: runs.finished(job.source) for job in jobs}
-    whole = jobs and None not in sources.values()
-    found = [runs.finished(job.config, sources[job.labels["search"]]) for job in jobs] if whole else [None]
-    if None in found:
-        return dict.fromkeys(studies.STARTS, 0.1)
-    return tables.best_lr(tables.trainings(Done(job.labels, record) for job, record in zip(jobs, found, strict=True)))
+    done = [Done(job.labels, record) for job in jobs if (record := _there(job)) is not None]
+    return tables.best_lr(tables.trainings(done)) if len(done) == len(jobs) else dict.fromkeys(studies.STARTS, 0.1)
 
 
-def seconds(preset: str, data: str | None, seeds: int | None, names: list[str]) -> dict[str, float]:
+def _there(job: Job) -> Record | None:
+    """Return the record of a job if it and the search that it needs are there already."""
+    source = runs.finished(job.source) if isinstance(job.source, Config) else job.source
+    return None if source is None else runs.finished(job.config, source)
+
+
+def seconds(preset: str, data: str | None, seeds: int | None, notebooks: list[Path]) -> dict[str, float]:
     """Return, for each notebook's name, the seconds of its runs that are not there yet; a run that two share counts
     once.
     """
     counted: set = set()
-    return {name: sum(_cost(job, counted) for job in plan(name[:2], preset, data, seeds)) for name in names}
+    return {path.stem: sum(_cost(job, counted) for job in plan(path, preset, data, seeds)) for path in notebooks}
 
 
 def _cost(job: Job, counted: set) -> float:
@@ -105,6 +150,8 @@ def _plain(job: Job) -> Config:
         "train.labels_per_class": None,
         "train.freeze": "none",
         "train.validation": 0.0,
+        "train.evaluate_every": 0,
+        "train.half": False,
         "search.epochs": 30,
         "search.skip_dropout": 0.0,
         "data.classes": None,
@@ -117,6 +164,7 @@ def _steps(job: Job) -> int:
     if job.source is None:
         return config.search.epochs * (count // 2 // config.search.batch_size)
     t, classes = config.train, len(load(config.data).classes)
+    count = count // 2 if t.half else count
     labelled = t.labels_per_class * classes if t.labels_per_class else count * (1 - t.validation) * t.labels
     return t.epochs * max(int(labelled) // t.batch_size, 1)
 
@@ -138,7 +186,7 @@ def _step_seconds(config: Config, training: bool) -> float:
 
 
 def _now(device: str) -> float:
-    """Return the time when all that was asked of the device is done."""
+    """Return the time when the device has done all that it was given."""
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
     return time.monotonic()

@@ -1,86 +1,117 @@
-"""The one command that changes the reference results: figures/<preset>/ becomes what was reproduced at that preset.
+"""Replaces the tracked results of a preset, figures/<preset>/, by what `reproduce` has left in figures/own/<preset>/.
 
-Only for maintainers, and only where what is published is what its provenance says: every notebook executed to its end,
-nothing but the preset, no file of the library or of a notebook other than as committed, and every record made by this
-version.
+Nothing else writes there. What is published can be made again from the commit that its page names: it is refused where
+a notebook or a record does not belong to that commit's release.
 """
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
+from typing import Any
 
 from sswp_lib import __version__
 from sswp_lib.config import InputError, home
 from sswp_lib.lab.reproduce import notebooks
 from sswp_lib.paper.output import Output
 from sswp_lib.presets import load_config
-from sswp_lib.runs import records
+from sswp_lib.runs import files, records
+from sswp_lib.runs.records import FORMAT, Record
 from sswp_lib.show import report
 
-KEPT = (".png", ".csv", ".md", ".json", ".html")  # what a visitor looks at; svg, LaTeX and notebooks are made anew
-STAYS = ("README.md",)
+SHOWN = (".png", ".csv", ".md", ".json")  # of what notebooks write; SVG and LaTeX are made anew by whoever wants them
+PAGE = ("index.html", "ledger.csv", "ledger.md")
+KEPT = "README.md"  # written by hand
+CODE = ("sswp_lib", "notebooks")  # what results depend on
 
 
 def publish(preset: str) -> Path:
-    """Replace figures/<preset>/; returns it.
+    """Replace figures/<preset>/, all but its README; returns the folder.
 
     Raises:
-        InputError: what was reproduced is not whole, not the preset's own, or not made by what is committed.
+        InputError: notebooks that are missing, failed or were not executed as they are at the preset's own parameters;
+            records that are missing or of another release; changed files of the library or of notebooks.
     """
     load_config(preset)
-    output, target = Output(preset), home() / "figures" / preset
-    _check_code()
+    output = Output(preset)
+    commit = committed()
     for path in notebooks():
-        _check_notebook(path.stem, output)
-    found, broken = report.used_runs(output)
-    if broken:
-        raise InputError(f"the record of {broken[0]} cannot be read; run: sswp reproduce --preset {preset}")
-    strange = [r.name for r in found if _made_otherwise(r)]
-    if strange:
+        check(path, output.folder / path.name)
+    found, missing = report.used_runs(output)
+    if missing:
         raise InputError(
-            f"{len(strange)} records, such as {strange[0]}, were made by another version or by changed code; remove "
-            f"them from {str(records.root())!r} and run: sswp reproduce --preset {preset}"
+            f"the records of {', '.join(missing)} are not in the run store or cannot be read; {_again(preset)}"
         )
-    written = [path for path in sorted(output.folder.iterdir()) if path.suffix in KEPT]
-    _clear(target)
-    for path in written:
-        shutil.copyfile(path, target / path.name)
     for record in found:
-        folder = target / "runs" / record.name
-        folder.mkdir(parents=True)
-        shutil.copyfile(records.root() / record.name / "record.json", folder / "record.json")
+        check_record(record, preset)
+    report.build(output, commit)
+    target = home() / "figures" / preset
+    content = contents(output.folder, found)
+    for name, data in content.items():
+        files.write(target / name, data)
+    remove_others(target, {target / name for name in (*content, KEPT)})
     return target
 
 
-def _check_code() -> None:
-    if records.git("rev-parse", "HEAD") is None:
-        raise InputError(f"{str(home())!r} is no git repository; published results name the commit that made them")
-    changed = records.git("status", "--porcelain", "--", "sswp_lib", "notebooks")
+def _again(preset: str) -> str:
+    return f"run sswp reproduce --preset {preset} first"
+
+
+def committed() -> str:
+    """Return the commit; InputError where there is none, or files that results depend on differ from it."""
+    commit, changed = records.git("rev-parse", "HEAD"), records.git("status", "--porcelain", "--", *CODE)
+    if commit is None:
+        raise InputError(f"{str(home())!r} is no git repository with a commit; results are published from one")
     if changed:
-        raise InputError(f"{changed.split()[-1]!r} is not as committed; commit it, and reproduce again")
+        names = ", ".join(line.split(maxsplit=1)[1] for line in changed.splitlines()[:3])
+        raise InputError(f"changed files: {names}; commit them (and reproduce with them) before publishing results")
+    return commit
 
 
-def _check_notebook(stem: str, output: Output) -> None:
-    done = report.read_notebook(output.folder / f"{stem}.ipynb")
-    wrong = report.problem(done)
-    if wrong is None:
-        given = done.get("metadata", {}).get("papermill", {}).get("parameters", {})
-        others = [name for name, value in given.items() if name != "preset" and value not in (None, [])]
-        wrong = f"it was given {others[0]}={given[others[0]]!r}" if others else None
-    if wrong:
-        raise InputError(f"notebook {stem}: {wrong} Run: sswp reproduce --preset {output.preset}")
+def check(source: Path, target: Path) -> None:
+    """Refuse a notebook that was not executed, whole, as it is now, at the preset's own parameters."""
+    done, again = report.read_notebook(target), _again(target.parent.name)
+    problem = report.problem(done)
+    if problem:
+        raise InputError(f"{source.stem}: {problem.partition('. ')[0]}; {again}")
+    given = done["metadata"].get("papermill", {}).get("parameters", {})
+    if given != {"preset": target.parent.name}:
+        said = ", ".join(f"{name}={value}" for name, value in given.items()) or "nothing"
+        raise InputError(f"{source.stem} was executed with {said} given; expected preset={target.parent.name} alone")
+    if code(done) != code(report.read_notebook(source)):
+        raise InputError(f"{source.stem} has changed since it was executed; {again}")
 
 
-def _made_otherwise(record: records.Record) -> bool:
-    commit = str(record.provenance.get("commit"))
-    return record.provenance.get("version") != __version__ or commit == "None" or commit.endswith("-dirty")
+def code(notebook: dict[str, Any]) -> list[str]:
+    """Return the source of a notebook's code cells, without the parameters that papermill puts in."""
+    return [
+        "".join(cell["source"])
+        for cell in notebook["cells"]
+        if cell["cell_type"] == "code" and "injected-parameters" not in cell["metadata"].get("tags", [])
+    ]
 
 
-def _clear(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name not in STAYS:
+def check_record(record: Record, preset: str) -> None:
+    """Refuse a record that this release would not make, or not under this name."""
+    made = (record.provenance.get("version"), record.format)
+    if made != (__version__, FORMAT):
+        raise InputError(
+            f"{record.name} was made by sswp {made[0]}, format {made[1]}; expected {__version__}, format {FORMAT}: "
+            f"remove its folder in the run store, and {_again(preset)}"
+        )
+
+
+def contents(folder: Path, found: list[Record]) -> dict[str, bytes]:
+    """Return all files that are published, by their names in the target's folder."""
+    own = [path for path in folder.glob("[0-9]*") if path.suffix in SHOWN]
+    own += [folder / name for name in PAGE if (folder / name).is_file()]
+    names = {f"runs/{record.name}/record.json": records.root() / record.name / "record.json" for record in found}
+    return {name: path.read_bytes() for name, path in ({path.name: path for path in own} | names).items()}
+
+
+def remove_others(folder: Path, wanted: set[Path]) -> None:
+    """Remove all other files, and folders that are empty then."""
+    for path in sorted(folder.rglob("*"), reverse=True):  # what a folder holds comes before it
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+        elif not path.is_dir() and path not in wanted:
             path.unlink()

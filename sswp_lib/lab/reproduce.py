@@ -1,9 +1,8 @@
 """Runs the notebooks by papermill, each in a process of its own, and leaves them with their figures and a report in
-figures/own/<preset and what differs>/.
+figures/own/<preset>/, which git does not track.
 
 Some run at once, the longest first. One that fails or hangs does not keep the others from running: a process whose
-heartbeat file (see `progress.Line`) and executed notebook no longer change is stopped, with its kernel. The kernel is
-this interpreter, whatever kernels are installed.
+heartbeat file (see `progress.Line`) and executed notebook no longer change is stopped, with its kernel.
 """
 
 from __future__ import annotations
@@ -26,14 +25,15 @@ import torch
 
 from sswp_lib.config import InputError, home, suggest
 from sswp_lib.lab import estimate
+from sswp_lib.learn.data import folder_of
 from sswp_lib.paper.output import Output
-from sswp_lib.paper.setups import output_of
 from sswp_lib.presets import load_config
 from sswp_lib.runs import files
 from sswp_lib.runs.progress import duration
 from sswp_lib.runs.records import root
 from sswp_lib.show import report
 
+KERNEL = "python3"  # the name under which notebooks find this interpreter
 HANG_AFTER = 20.0  # minutes without a sign of life
 OVERHEAD = 10.0  # seconds that a notebook takes beside its runs: starts of papermill and kernel, imports, figures
 POLL = 0.5  # seconds from one look at the processes to the next
@@ -77,13 +77,14 @@ def reproduce(
         jobs: notebooks at once; None: as `default_jobs` says.
         hang_after: minutes without a sign of life after which a notebook is stopped.
     """
-    load_config(preset, data)  # refuses an unknown preset or data set before anything starts
-    paths, output = chosen(only, start), output_of(preset, data, seeds)
+    root = load_config(preset, data).data.root  # refuses an unknown preset or data set before anything starts
+    if data is not None and data.startswith("folder:"):
+        data = f"folder:{folder_of(data, root)}"  # notebooks run elsewhere
+    paths, output = chosen(only, start), Output.of(preset, data, seeds)
     with torch_threads(threads(jobs or default_jobs())):  # steps are measured as they will run
-        seconds = remaining(paths, preset, data, seeds)
-    jobs = min(
-        jobs or default_jobs() + (not any(seconds.values())), len(paths)
-    )  # with nothing to compute, starts wait for files and each other
+        seconds = estimate.seconds(preset, data, seeds, paths)
+    # with nothing to compute, starts wait for files and each other
+    jobs = min(jobs or default_jobs() + (not any(seconds.values())), len(paths))
     print(f"about {duration(expected(seconds, jobs))} on {jobs} process{'es' if jobs > 1 else ''}", flush=True)
     order = sorted(paths, key=lambda path: -seconds.get(path.stem, 0.0))
     failed = run(order, output, parameters(preset, data, seeds), jobs, 60 * hang_after)
@@ -131,11 +132,6 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def remaining(paths: list[Path], preset: str, data: str | None, seeds: int | None) -> dict[str, float]:
-    """Return for each notebook's name the seconds of one processor that its unfinished runs will take."""
-    return estimate.seconds(preset, data, seeds, [path.stem for path in paths])
-
-
 def expected(seconds: dict[str, float], jobs: int) -> float:
     """Return the seconds that notebooks will take: those of the longest, or those of all, shared by `jobs`
     processes.
@@ -167,7 +163,9 @@ class Execution:
 
     def failure(self) -> str:
         """Return why the notebook failed, in one line: its last error, else the last line that papermill wrote."""
-        lines = log_of(self.name).read_text(errors="replace").split("\n")
+        lines = []
+        with suppress(OSError):  # whoever removed the log wants no more of it
+            lines = log_of(self.name).read_text(errors="replace").split("\n")
         said = [line.strip() for line in lines if line.strip()]
         return report.last_error(report.read_notebook(self.target)) or (
             said[-1][:200] if said else f"exit status {self.process.returncode}"
@@ -197,45 +195,36 @@ def log_of(name: str) -> Path:
 def command(source: Path, target: Path, given: dict[str, str]) -> list[str]:
     """Return the words that execute a notebook; with relative paths, which the executed notebook keeps."""
     options = [word for name, value in given.items() for word in ("-p", name, value)]
-    return [
-        sys.executable,
-        "-m",
-        "papermill",
-        str(source.relative_to(home())),
-        str(target.relative_to(home())),
-        *options,
-        "--no-progress-bar",
-    ]
+    names = [str(path.relative_to(home())) for path in (source, target)]
+    return [sys.executable, "-m", "papermill", *names, *options, "--kernel", KERNEL, "--no-progress-bar"]
 
 
-def execute(source: Path, output: Output, given: dict[str, str], place: Path, threads: int) -> Execution:
-    """Start one notebook in a process of its own; the executed copy is written as it goes on.
-
-    Args:
-        place: a temporary folder, for the heartbeat and for the kernel.
+def own_kernel(folder: Path) -> dict[str, str]:
+    """Make this interpreter the kernel of that name, whatever kernels are installed; returns the environment in which
+    it is found first.
     """
-    target, heartbeat, used = output.folder / source.name, place / source.stem, report.runs_of(output, source.stem)
-    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "SSWP_HEARTBEAT": str(heartbeat)}
-    environment |= {"SSWP_USED": str(used), "JUPYTER_PATH": own_kernel(place, os.environ.get("JUPYTER_PATH"))}
-    for earlier in (target, used):  # or an earlier one's errors and runs could be taken for this one's
-        earlier.unlink(missing_ok=True)
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec = {"argv": argv, "display_name": "Python 3 (ipykernel)", "language": "python"}
+    files.write_json(folder / "kernels" / KERNEL / "kernel.json", spec)
+    return {"JUPYTER_PATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("JUPYTER_PATH")])])}
+
+
+def execute(source: Path, target: Path, given: dict[str, str], environment: dict[str, str]) -> Execution:
+    """Start one notebook in a process of its own; the executed copy is written as it goes on. What an earlier execution
+    left is removed, or its errors and figures could be taken for this one's.
+    """
+    for earlier in target.parent.glob(f"{source.stem.partition('_')[0]}_*"):
+        earlier.unlink()
+    environment = environment | {"SSWP_USED": str(report.runs_file(target))}
     log = log_of(source.stem)
     files.write(log, b"", durable=False)
-    with open(log, "ab") as said:
+    with open(log, "ab") as output:
         process = subprocess.Popen(
-            command(source, target, given), cwd=home(), env=environment, stdin=subprocess.DEVNULL, stdout=said,
-            stderr=said, start_new_session=True,
+            command(source, target, given), cwd=home(), env=os.environ | environment, stdin=subprocess.DEVNULL,
+            stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     now = time.monotonic()
-    return Execution(source.stem, target, heartbeat, process, now, now)
-
-
-def own_kernel(place: Path, others: str | None) -> str:
-    """Write a kernel "python3" that is this interpreter; returns a JUPYTER_PATH on which it comes first."""
-    words = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    plain = {"argv": words, "display_name": "Python 3 (ipykernel)", "language": "python"}
-    files.write_json(place / "jupyter" / "kernels" / "python3" / "kernel.json", plain)
-    return os.pathsep.join(filter(None, [str(place / "jupyter"), others]))
+    return Execution(source.stem, target, Path(environment["SSWP_HEARTBEAT"]), process, now, now)
 
 
 def run(order: list[Path], output: Output, given: dict[str, str], jobs: int, hang_after: float) -> dict[str, str]:
@@ -246,13 +235,16 @@ def run(order: list[Path], output: Output, given: dict[str, str], jobs: int, han
         hang_after: seconds.
     """
     waiting, running, failed = list(order), [], {}
-    with tempfile.TemporaryDirectory(prefix="sswp-") as place, stopped_by_signals():
+    with tempfile.TemporaryDirectory(prefix="sswp-") as beats, stopped_by_signals():
+        shared = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads(jobs)))}
+        shared |= own_kernel(Path(beats) / "jupyter")
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
                     source = waiting.pop(0)
                     say(f"{source.stem}: started (preset {output.label})")
-                    running.append(execute(source, output, given, Path(place), threads(jobs)))
+                    environment = shared | {"SSWP_HEARTBEAT": str(Path(beats) / source.stem)}
+                    running.append(execute(source, output.folder / source.name, given, environment))
                 time.sleep(POLL)
                 for execution in list(running):
                     if ended(execution, hang_after, failed):

@@ -1,33 +1,58 @@
-"""What git sees of a notebook: its cells, without outputs and without what JupyterLab writes beside them.
+"""A notebook as it is committed: read from standard input, written to standard output, without what running it leaves.
 
-A clean filter (see .gitattributes; `make setup` switches it on), so that a notebook that was run and saved does not
-show as changed. Needs nothing but Python, for git calls it at every look at a changed notebook; what it cannot read it
-passes on as it is.
+Git and Jupyter call it where `make setup` has told them to (see .gitattributes), so that a notebook that was run and
+saved does not show as changed. It imports nothing but the standard library: git calls it often.
 """
 
+from __future__ import annotations
+
 import json
+import os
+import subprocess
 import sys
+from contextlib import suppress
 from typing import Any
 
-KERNEL = {
+METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
 
 
-def stripped(content: bytes) -> bytes:
-    """Return a notebook without outputs, counts and volatile metadata, in the form in which it is committed."""
+def stripped(text: str) -> str:
+    """Return a notebook's text without outputs, counts and metadata but tags, as Jupyter itself would save that; what
+    is no notebook is returned as it is.
+    """
     try:
-        plain: dict[str, Any] = json.loads(content)
-        for cell in plain["cells"]:
-            cell["metadata"] = {k: v for k, v in cell["metadata"].items() if k == "tags"}
-            if cell["cell_type"] == "code":
-                cell |= {"outputs": [], "execution_count": None}
-        plain["metadata"] = KERNEL
-        return (json.dumps(plain, indent=1, ensure_ascii=False, sort_keys=True) + "\n").encode()
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return content
+        plain = json.loads(text)
+        cells = [_cell(cell) for cell in plain["cells"]]
+    except (ValueError, LookupError, TypeError, AttributeError):  # half written, or with the marks of a merge
+        return text
+    plain |= {"cells": cells, "metadata": METADATA}
+    return json.dumps(plain, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+
+
+def _cell(cell: dict[str, Any]) -> dict[str, Any]:
+    source = "".join(cell["source"]).splitlines(keepends=True)
+    tags = {"tags": cell["metadata"]["tags"]} if cell["metadata"].get("tags") else {}
+    bare = {"outputs": [], "execution_count": None} if cell["cell_type"] == "code" else {}
+    return cell | {"source": source, "metadata": tags} | bare
+
+
+def saved(os_path: str, **_: Any) -> None:
+    """Jupyter's hook after saving: let git take note of a file in which nothing that it would commit has changed.
+
+    Its status goes by the size of a file before it asks for the content; what did change stays as it is, not staged.
+    """
+    git = lambda *words: subprocess.run(  # noqa: E731
+        ["git", *words, "--", os_path], cwd=os.path.dirname(os_path), capture_output=True, timeout=10
+    )
+    with suppress(OSError, subprocess.SubprocessError):  # no git, or a busy one: saving must not fail of it
+        if git("diff", "--quiet").returncode == 0:
+            git("add", "--update")
 
 
 if __name__ == "__main__":
-    sys.stdout.buffer.write(stripped(sys.stdin.buffer.read()))
+    sys.stdout.reconfigure(encoding="utf-8", newline="\n")
+    sys.stdin.reconfigure(encoding="utf-8")
+    sys.stdout.write(stripped(sys.stdin.read()))

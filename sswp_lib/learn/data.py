@@ -76,7 +76,7 @@ class ImageData:
 
     def test_set(self) -> tuple[Tensor, Tensor]:
         """Return test images and labels; InputError where there are none."""
-        if self.test is None or self.test_labels is None:
+        if self.test is None or self.test_labels is None or not len(self.test):
             raise InputError(f"{self.name} has no labelled test images; put them into test/<class>/ folders")
         return self.test, self.test_labels
 
@@ -85,7 +85,7 @@ def without_test(data: ImageData) -> list[str]:
     """Return the classes that have no test images, of which a test accuracy says nothing; none where nothing is
     tested.
     """
-    return [] if data.test is None else data.found.without_test()
+    return data.found.without_test() if data.found.test_images else []
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,9 @@ def load(config: Data, device: str | torch.device = "cpu", progress: Progress = 
     """
     listing, size = _listing(config), config.decode_size or config.image_size
     name = f"folder:{listing.folder}" if config.name.startswith("folder:") else config.name
+    classes = config.classes and tuple(map(folders.composed, config.classes))
     content = fingerprint(config)
-    return _load(_Wanted(name, config.root, size, config.classes, str(device), content, listing, progress))
+    return _load(_Wanted(name, config.root, size, classes, str(device), content, listing, progress))
 
 
 @lru_cache(maxsize=2)

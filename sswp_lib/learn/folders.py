@@ -34,7 +34,7 @@ PHOTOGRAPHS = (
 """Photographs that Pillow does not read by itself."""
 CLOUD = "images that lie in the cloud only"
 DEAD = "links to what is not there"
-MANY = 50_000  # in folders of more images a process looks for those that came or went, not for changed ones; ours
+MANY = 20_000  # in folders of more images a process looks for those that came or went, not for changed ones; ours
 
 
 class File(NamedTuple):
@@ -106,7 +106,7 @@ def _changed(path: str) -> int | None:
 
 def composed(name: str) -> str:
     """Return a name in the one of Unicode's normal forms in which most systems write it; macOS has the other."""
-    return unicodedata.normalize("NFC", name)
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 class _Walk:
@@ -194,10 +194,12 @@ class _Walk:
 
     def _annotated(self, folder: Path) -> Part:
         """Return the images that lie together and have their classes in a table."""
-        lines = (folder / ANNOTATIONS).read_text().splitlines()
+        self._inside(folder / "images")  # for what is passed over there
+        lines = (folder / ANNOTATIONS).read_text("utf-8", errors="replace").splitlines()
         rows = [line.split("\t")[:2] for line in lines if "\t" in line]
         classes = tuple(sorted({name for _, name in rows}))
-        files = tuple(self._file(folder / "images" / file) for file, _ in rows)
+        paths = [folder / "images" / file for file, _ in rows]
+        files = tuple(_file(self._name(path), str(path)) for path in paths)
         return Part(files, tuple(classes.index(name) for _, name in rows), classes)
 
     def _by_class(self, place: Path, folders: list[Path], loose: list[File]) -> Part:
@@ -232,7 +234,7 @@ class _Walk:
 
     def _inside(self, folder: Path) -> tuple[list[Path], list[File]]:
         """Return the folders and the images right in a folder, in the order of their names; count what is neither."""
-        folders, images = [], []
+        folders, images, inside = [], [], self._name(folder / "_")[:-1]
         try:
             self.directories[str(folder)] = os.stat(folder).st_mtime_ns
             with os.scandir(folder) as entries:
@@ -241,22 +243,17 @@ class _Walk:
                     if kind == "folder":
                         folders.append(folder / entry.name)
                     elif kind == "image":
-                        images.append(self._file(folder / entry.name))
+                        images.append(_file(inside + entry.name, entry.path))
                     else:
-                        self._pass(kind, 1)
+                        self.passed[kind] += 1
         except OSError as error:
             raise InputError(
                 f"cannot read the folder {str(folder)!r} ({reason(error)}); check its permissions"
             ) from None
         return folders, images
 
-    def _file(self, path: Path) -> File:
-        name = path.relative_to(self.folder).as_posix()
-        try:
-            found = os.stat(path)
-        except OSError:  # a dead link, or a row of a table; said when it is opened
-            return File(name, 0, 0)
-        return File(name, found.st_size, found.st_mtime_ns)
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix()
 
     def _pass(self, kind: str, count: int) -> None:
         if count:
@@ -273,6 +270,14 @@ class _Walk:
         for kind in (CLOUD, DEAD):
             if self.passed[kind]:
                 self.warnings.append(f"{kind}: {self.passed[kind]}")
+
+
+def _file(name: str, path: str) -> File:
+    try:
+        found = os.stat(path)
+    except OSError:  # a dead link, or a row of a table; said when it is opened
+        return File(name, 0, 0)
+    return File(name, found.st_size, found.st_mtime_ns)
 
 
 def _kind(entry: os.DirEntry) -> str:

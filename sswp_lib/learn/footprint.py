@@ -1,8 +1,8 @@
 """Memory of a search step beside that of a compact network's training step.
 
 Paper: section 3.2 ("the memory footprint during the search is reduced to the same magnitude as a compact
-architecture"). Both sides
-run the same operations on the same images: the compact network is the supernet with exactly the sampled ones left.
+architecture"). Both sides run the same operations on the same images: the compact network is the supernet with exactly
+the sampled ones left.
 """
 
 from __future__ import annotations
@@ -27,10 +27,8 @@ def step_memory(config: Config, batch_size: int, device: torch.device | str = "c
 
     Returns:
         {"bytes": {step: bytes}, "weights": {model: bytes}, "views": 2 * batch_size}. Steps: "weight step",
-        "architecture step",
-        "compact, 14 edges" (the sampled operations alone), "compact, 8 edges" (a derived genotype), and both search
-        steps
-        with 3 and with 7 candidates along the same operations.
+        "architecture step", "compact, 14 edges" (the sampled operations alone), "compact, 8 edges" (a derived
+        genotype), and both search steps with 3 and with 7 candidates along the same operations.
     """
     size = config.data.image_size
     with seeded(config.seed, "memory"):

@@ -1,8 +1,7 @@
 """Accuracy, parameters, multiply-adds, memory, entropy of alpha.
 
 Multiply-adds are those of convolutions and linear layers, one multiplication with its addition counted once (the
-papers'
-convention), as `torch.utils.flop_counter` finds them while the network runs.
+papers' convention), as `torch.utils.flop_counter` finds them while the network runs.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Paper: section 4.4 (the two-stage baseline: architecture search, then SimCLR pre
 
 from __future__ import annotations
 
-from sswp_lib.config import Config, Data, Search, Train
+from sswp_lib.config import Config, Search, Train, Views
 
 PRETRAINED = ("simclr", "simclr_matched")  # initialisations that begin with a pre-training
 LABELLED = ("labels", "labels_per_class", "validation", "evaluate_every")
@@ -35,23 +35,25 @@ def unused(config: Config, kind: str) -> list[str]:
     result does not depend on: they are no part of its name, and its record does not tell them.
 
     A setting is left out only where its value cannot matter; in doubt it stays, for a name too many costs a run, one
-    too few a wrong result.
+    too few a wrong result. Values that `config` refuses need no thought.
     """
     own = _unused_by_search(config.search) if kind == "search" else _unused_by_training(config.train)
-    objective = (config.search if kind == "search" else config.train).objective
-    model = ["projection_dim"] if objective == "supervised" else []
-    views = _unused_views(config.data, random=kind == "search" or objective != "supervised")
+    labelled = (config.search if kind == "search" else config.train).objective == "supervised"
+    trained = labelled and kind == "train"
+    views = _unused_by_training_images(config) if trained else _unused_by_random_views(config.data.views)
     return [
-        "data.root", *(f"data.views.{name}" for name in views), *(f"model.{name}" for name in model),
+        "data.root", *(f"data.views.{name}" for name in views), *["model.projection_dim"] * labelled,
         *(f"{kind}.{name}" for name in own),
     ]  # fmt: skip
 
 
-def _unused_views(data: Data, random: bool) -> list[str]:
-    """Return the unused settings of views. Supervised training moves, flips and cuts instead: it looks at `flip`."""
-    if not random:
-        return [name for name in type(data.views).model_fields if name != "flip"]
-    return ["jitter"] * (data.views.jitter_p == 0) + ["blur_sigma"] * (data.views.blur_p == 0)
+def _unused_by_random_views(views: Views) -> list[str]:
+    return ["jitter"] * (views.jitter_p == 0) + ["blur_sigma"] * (views.blur_p == 0)
+
+
+def _unused_by_training_images(config: Config) -> list[str]:
+    """Supervised training has transforms of its own; of the views' settings it looks at `flip` at most."""
+    return [name for name in Views.model_fields if name != "flip" or config.train.augment == "crop"]
 
 
 def _unused_by_search(search: Search) -> list[str]:
@@ -59,8 +61,6 @@ def _unused_by_search(search: Search) -> list[str]:
 
 
 def _unused_by_training(train: Train) -> list[str]:
-    if train.objective != "supervised":
-        return [*LABELLED, "shift", "cutout", "auxiliary"]
-    probe = ["drop_path", "auxiliary"] if train.freeze == "backbone" else []
-    labels = ["labels"] if train.labels_per_class is not None else []
-    return ["temperature", "half", *probe, *labels, *(["evaluate_every"] if train.validation == 0 else [])]
+    if train.objective == "simclr":
+        return ["shift", "cutout", "augment", "label_smoothing", "auxiliary"]
+    return ["temperature", *(["drop_path", "auxiliary"] if train.freeze == "backbone" else [])]

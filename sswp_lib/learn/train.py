@@ -70,7 +70,7 @@ class Training(Loop):
             return (halves(len(everything), None, self.config.seed)[0] if s.half else everything), torch.arange(0)
         labels = data.labels("training on the supervised objective")
         data.test_set()
-        return training_subset(labels, s.validation, s.labels, s.labels_per_class, self.config.seed)
+        return training_subset(labels, s.validation, s.labels, s.labels_per_class, self.config.seed, data.classes)
 
     def _build(self, genotype: Genotype, weights: dict[str, Tensor] | None) -> None:
         s, model, num_classes = self.settings, self.config.model, max(len(self.data.classes), 1)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sswp_lib.config import home
+from sswp_lib.presets import PRESETS
 
 LONGEST = 80  # letters of a folder's name; ours
 
@@ -22,6 +25,19 @@ class Output:
 
     preset: str
     changes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, preset: str, data: str | None = None, seeds: int | None = None, settings: Sequence[str] = (), **own: Any
+    ) -> Output:
+        """Return where the results of a notebook with these parameters go; None stands for the preset's own.
+
+        Seeds that are asked for are said even where they are the preset's number: that differs by notebook, and all
+        results of one command belong into one folder.
+        """
+        given = {"data": None if data == PRESETS[preset]["data.name"] else data, "seeds": seeds, **own}
+        said = [f"{name}={value}" for name, value in given.items() if value is not None]
+        return cls(preset, (*said, *map(str, settings)))
 
     @property
     def name(self) -> str:

@@ -1,8 +1,7 @@
 """What the papers report: Li et al. 2022 (SSWP-NAS), Kaplan and Giryes 2020 (SSNAS), Peng et al. 2021 (Pi-NAS).
 
 The numbers lie in reported.json, table by table, with captions and notes; figures that were published as pictures only
-have
-findings in words. Errors are in percent unless a caption says accuracy.
+have findings in words. Errors are in percent unless a caption says accuracy.
 """
 
 from __future__ import annotations

@@ -13,10 +13,11 @@ from sswp_lib.learn.data import load
 from sswp_lib.learn.phases import phase_lengths
 from sswp_lib.paper.output import Output
 from sswp_lib.presets import load_config
+from sswp_lib.runs.progress import Line
 
 Settings = dict[str, Any]
-SEEDS = {"ablations": 3, "few_labels": 4, "fractions": 4}  # searches of each comparison, by study; ours
-FEWER_SEEDS = {"smoke": 2, "cifar": 2}
+SEEDS = {"smoke": 2, "cifar": 2}  # searches of each comparison, by preset; ours
+USUAL_SEEDS = 3
 
 
 class Setup(NamedTuple):
@@ -28,9 +29,9 @@ class Setup(NamedTuple):
     output: Output
 
 
-def number_of_seeds(preset: str, study: str) -> int:
-    """Return how many searches, each with a seed of its own, a study compares where nothing else is asked for."""
-    return min(SEEDS[study], FEWER_SEEDS.get(preset, SEEDS[study]))
+def number_of_seeds(preset: str) -> int:
+    """Return how many searches, each with a seed of its own, a comparison has where nothing else is asked for."""
+    return SEEDS.get(preset, USUAL_SEEDS)
 
 
 def configured(
@@ -52,17 +53,9 @@ def configured(
         )
     given = parse_settings(settings)
     config, compared = load_config(preset, data, settings=given), load_config(preset, data, settings=given, study=study)
-    load(config.data)  # a missing folder is said here
-    output = output_of(preset, data, seeds, settings, **own)
-    return Setup(config, compared, seeds or number_of_seeds(preset, study), output)
-
-
-def output_of(preset: str, data: str | None, seeds: int | None, settings: Sequence[str] = (), **own: Any) -> Output:
-    """Return where results go: a folder that names whatever differs from the preset."""
-    usual = {number_of_seeds(preset, study) for study in SEEDS}
-    everything = {"data": data, "seeds": None if usual == {seeds} else seeds, **own}
-    said = [f"{name}={value}" for name, value in everything.items() if value is not None]
-    return Output(preset, (*said, *map(str, settings)))
+    load(config.data, progress=Line("data").working)  # a missing folder is said here
+    usual = number_of_seeds(preset)
+    return Setup(config, compared, seeds or usual, Output.of(preset, data, seeds, settings, **own))
 
 
 def described(config: Config, seeds: int, output: Output, device: str) -> pd.DataFrame:

@@ -9,7 +9,8 @@ repeated is the search: fine-tunings of section 4.4 are of several searches too,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -21,6 +22,7 @@ from sswp_lib.learn.data import generator, load
 from sswp_lib.paper.tables import INITS
 from sswp_lib.presets import DATA_DEFAULTS
 from sswp_lib.runs import runs
+from sswp_lib.runs.progress import counted
 from sswp_lib.runs.records import Done, Record
 from sswp_lib.space import CANDIDATES, Genotype, derive
 from sswp_lib.space import EDGES as CELL_EDGES
@@ -52,17 +54,30 @@ class Job:
 
 
 def carry_out(jobs: Iterable[Job], device: str | None = None) -> list[Done]:
-    """Return the jobs' records, doing those that are not there; searches show a progress line."""
+    """Return the jobs' records in their order, doing those that are not there; a line says which is under way.
+
+    Runs that another process is at are left for later, so that notebooks that share runs share the work.
+    """
     search = cache(lambda config: runs.search(config, device))  # many trainings share one
-    done = []
-    for job in jobs:
-        if job.source is None:
-            done.append(Done(job.labels, search(job.config)))
-            continue
-        source = search(job.source) if isinstance(job.source, Config) else job.source
-        labels = job.labels | ({"search run": source.name} if isinstance(source, Record) else {})
-        done.append(Done(labels, runs.train(job.config, source, device=device, quiet=True)))
-    return done
+    left, done = dict(enumerate(jobs)), {}
+    while left:
+        before = len(left)
+        for place, job in counted(list(left.items()), "runs"):
+            with suppress(runs.Busy), runs.without_waiting():
+                done[place] = _carried_out(job, search, device)
+                del left[place]
+        if len(left) == before:  # others are at all of them
+            place = next(iter(left))
+            done[place] = _carried_out(left.pop(place), search, device)
+    return [done[place] for place in sorted(done)]
+
+
+def _carried_out(job: Job, search: Callable[[Config], Record], device: str | None) -> Done:
+    if job.source is None:
+        return Done(job.labels, search(job.config))
+    source = search(job.source) if isinstance(job.source, Config) else job.source
+    labels = job.labels | ({"search run": source.name} if isinstance(source, Record) else {})
+    return Done(labels, runs.train(job.config, source, device=device, quiet=True))
 
 
 def fine_tuning(config: Config, study: Config, search: int, repeat: int, count: int, **labels: Any) -> Job:
@@ -102,7 +117,8 @@ def rates_at(
     inits: Sequence[str] = ("simclr", "concomitant"),
 ) -> list[Job]:
     """Table 4a: learning rates of fine-tuning at one labelled fraction."""
-    each = [(init, lr, s) for init in inits for lr in rates for s in range(searches)]
+    last_first = range(searches - 1, -1, -1)  # another notebook, which may run beside this, begins with the first
+    each = [(init, lr, s) for init in inits for lr in rates for s in last_first]
     return [fine_tuning(config, study, s, 0, searches, init=i, lr=lr, fraction=fraction) for i, lr, s in each]
 
 

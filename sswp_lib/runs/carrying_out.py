@@ -77,7 +77,8 @@ def carry_out(asked: Asked, loop: Loop, line: Line, tensorboard: bool) -> Record
         path.unlink()
     if again:
         _put_in_place(folder, asked.folder)
-    line.close(f"done in {duration(times['seconds'])}{_summary(record)}")
+    outcome = [f"{name} {value}" for name, value in record.outcome().items()]
+    line.close(", ".join([f"done in {duration(times['seconds'])}", *outcome]))
     return record
 
 
@@ -108,20 +109,6 @@ def _put_in_place(new: Path, old: Path) -> None:
             shutil.rmtree(old / path.name)
         os.replace(path, old / path.name)
     new.rmdir()
-
-
-def _summary(record: Record) -> str:
-    result = record.result
-    if record.kind == "search":
-        return (
-            f", loss {record.history[-1]['loss']:.3f}, {result['parameters'] / 1e6:.3f} M parameters, "
-            f"{100 * result['skip_share']:.0f} % skips"
-        )
-    return (
-        f", test accuracy {result['test']['top1']:.2f} %"
-        if "test" in result
-        else f", loss {record.history[-1]['loss']:.3f}"
-    )
 
 
 def write_record(

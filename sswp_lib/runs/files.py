@@ -1,8 +1,7 @@
 """Files that are never half: written beside and renamed, checked when read, refused by name.
 
 Weights are safetensors, records JSON, checkpoints torch files that are read with `weights_only=True` and only when
-their content
-has the checksum that their name bears.
+their content has the checksum that their name bears.
 """
 
 from __future__ import annotations

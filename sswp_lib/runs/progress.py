@@ -9,11 +9,14 @@ import math
 import os
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from sswp_lib.learn.loop import Progress
 
+T = TypeVar("T")
 REFRESH = {"terminal": 0.2, "notebook": 1.0, "log": 30.0}  # seconds
 BEAT = 2.0  # seconds from one sign of life to the next
 
@@ -32,6 +35,14 @@ def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def about(seconds: float) -> str:
+    """Return a time as one says it: "40 s", "2 min", "3 h"."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * size:
+            return f"{round(seconds / size)} {unit}"
+    return f"{max(round(seconds), 1)} s"
 
 
 class Line:
@@ -65,14 +76,14 @@ class Line:
         self.beat(text)
         if due:
             self.shown = now
-            self._show(text)
+            self.show(text)
 
     def working(self, text: str) -> None:
         """Show what is done before the first step, and give a sign of life, each if enough time has passed."""
         self.beat(text)
         if not self.quiet and time.monotonic() - self.shown >= REFRESH[self.place]:
             self.shown = time.monotonic()
-            self._show(text)
+            self.show(text)
 
     def where(self) -> str:
         """Return how far the run has come: "at epoch 3 of 10"."""
@@ -93,14 +104,15 @@ class Line:
     def close(self, text: str) -> None:
         """Replace the line by its last word."""
         if not self.quiet:
-            self._show(text)
+            self.show(text)
             if self.place == "terminal":
                 print(file=sys.stderr)
 
     def _beat_due(self) -> bool:
         return bool(self.heartbeat) and time.monotonic() - self.beaten >= BEAT
 
-    def _show(self, text: str) -> None:
+    def show(self, text: str) -> None:
+        """Show this now, in place of what was shown."""
         text = f"{self.label}: {text}"
         if self.place == "terminal":
             print(f"\r\x1b[2K{text}", end="", file=sys.stderr, flush=True)
@@ -116,3 +128,25 @@ class Line:
                 self.handle = display(shown, display_id=True)
             else:
                 self.handle.update(shown)
+
+
+SERVED = 0.5  # seconds; what took less was served from its record and says nothing of how long others take; ours
+
+
+def counted(items: Sequence[T], what: str) -> Iterator[T]:
+    """Yield the items, and say meanwhile which of them is under way: "training 17 of 48, about 2 min left".
+
+    One line, as a run's. Nothing is said of items that are all there already.
+    """
+    line, took, shown = Line(what), [], False
+    for i, item in enumerate(items):
+        now = time.monotonic()
+        left = f", about {about(sum(took) / len(took) * (len(items) - i))} left" if took else ""
+        if now - line.shown >= REFRESH[line.place]:
+            line.shown, shown = now, True
+            line.show(f"{i + 1} of {len(items)}{left}")
+        yield item
+        spent = time.monotonic() - now
+        took += [spent] if spent >= SERVED else []
+    if shown:
+        line.close(f"{len(items)} of {len(items)} in {duration(time.monotonic() - line.started)}")

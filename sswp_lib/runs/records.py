@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from sswp_lib import __version__
-from sswp_lib.config import InputError, home, one_line, suggest
+from sswp_lib.config import InputError, home, html_table, one_line, suggest
 from sswp_lib.runs import files
 from sswp_lib.space import Genotype
 
@@ -57,6 +57,31 @@ class Record(BaseModel):
             )
         return Genotype.model_validate(plain)
 
+    def outcome(self) -> dict[str, str]:
+        """Return the few numbers that say how it went: of a search its loss and what it found, of a training its test
+        accuracy, else its loss.
+        """
+        result, last = self.result, self.history[-1] if self.history else {}
+        if "test" in result:
+            return {"test accuracy": f"{result['test']['top1']:.2f} %"}
+        said = {"loss": f"{last['loss']:.3f}"} if "loss" in last else {}
+        if self.kind == "search" and "parameters" in result:
+            said |= {
+                "parameters": f"{result['parameters'] / 1e6:.3f} M",
+                "skips": f"{100 * result['skip_share']:.0f} %",
+            }
+        return said
+
+    def __repr__(self) -> str:
+        said = [f"{name} {value}" for name, value in self.outcome().items()]
+        return f"<{', '.join([f'{self.name}: seed {self.seed}', *said])}>"
+
+    def _repr_html_(self) -> str:
+        made = {name: self.provenance[name] for name in ("seconds", "device", "finished") if name in self.provenance}
+        made |= {"seconds": f"{made['seconds']:.1f}"} if "seconds" in made else {}
+        data = self.config.get("data", {}).get("name")
+        return html_table(self.name, ({"data": data} if data else {}) | {"seed": self.seed} | self.outcome() | made)
+
     def weights(self) -> dict[str, Tensor]:
         """The run's weights: concomitant ones of a search, trained ones of a training."""
         return files.read_weights(root() / self.name / "weights.safetensors", self.weights_sha256)
@@ -70,6 +95,12 @@ class Done:
 
     labels: dict[str, Any]
     record: Record
+
+    def __repr__(self) -> str:
+        return f"<{', '.join(f'{name} {value}' for name, value in self.labels.items())}: {self.record!r}>"
+
+    def _repr_html_(self) -> str:
+        return html_table(self.record.name, self.labels | self.record.outcome())
 
 
 def root() -> Path:

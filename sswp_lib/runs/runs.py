@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -256,6 +257,23 @@ def _describe(found: Found, line: Line) -> None:
             line.note(f"warning: {text}")
 
 
+class Busy(RuntimeError):
+    """Another process is at this run; raised within `without_waiting` alone."""
+
+
+_waits: ContextVar[bool] = ContextVar("waits", default=True)
+
+
+@contextmanager
+def without_waiting() -> Iterator[None]:
+    """Within this, a run that another process is at is not waited for: Busy is raised, for who has other runs to do."""
+    token = _waits.set(False)
+    try:
+        yield
+    finally:
+        _waits.reset(token)
+
+
 @contextmanager
 def _locked(folder: Path, line: Line) -> Iterator[None]:
     """Hold the run's lock; where another process has it, wait for that one."""
@@ -265,6 +283,8 @@ def _locked(folder: Path, line: Line) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
+            if not _waits.get():
+                raise Busy(folder.name) from None
             line.note("another process is at this run; waiting for it")
             while not lock.is_locked:
                 line.beat("waiting for another process")

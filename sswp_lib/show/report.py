@@ -1,5 +1,5 @@
-"""The report of a reproduction: one HTML file with every claim, table and figure of its executed notebooks, and what
-they cost.
+"""The report of what was reproduced: one HTML file with every claim, table and figure of the executed notebooks in one
+folder, and what they cost.
 
 It needs nothing beside itself: figures are embedded, there is no script, and nothing is fetched. What is missing or
 cannot be read is said in it.
@@ -44,25 +44,34 @@ def executed(output: Output) -> list[Path]:
     return sorted(output.folder.glob("[0-9]*.ipynb"))
 
 
-def build(output: Output) -> Path:
-    """Write index.html beside the executed notebooks; returns its path.
+def runs_file(notebook: Path) -> Path:
+    """Return the file beside an executed notebook that names the runs it was given; see `records.note_use`."""
+    return notebook.with_name(f"{_number(notebook.stem)}_runs.txt")
+
+
+def build(output: Output, published: str | None = None) -> Path:
+    """Write index.html into the output's folder; returns its path.
+
+    Args:
+        published: the git commit from which it is published, if it is.
 
     Raises:
-        InputError: an unknown preset, or no notebook has been executed.
+        InputError: an unknown preset, or no notebook has been executed there.
     """
-    preset = output.preset
-    own = load_config(preset).data.name
+    own = load_config(output.preset).data.name
     if not executed(output):
         raise InputError(
-            f"no notebook has been executed at preset {preset!r}; start with: sswp reproduce --preset {preset}"
+            f"no notebook has been executed at preset {output.label!r}; start with: sswp reproduce --preset "
+            f"{output.preset}"
         )
-    found, broken = used_runs(output)
+    found, missing = used_runs(output)
     newest = max(found, key=lambda r: str(r.provenance.get("finished", "")), default=None)
     sections = [section(stem, output, own) for stem in _stems(output)]
     content = {
-        "preset": output.label, "small": preset in SMALL, "data": sorted({s["data"] for s in sections if s["data"]}),
-        "newest": newest.provenance if newest else {},
-        "ledger": ledger(output), "sections": sections, "marks": MARKS, "cost": cost(found), "broken": broken,
+        "preset": output.label, "small": output.preset in SMALL,
+        "data": sorted({s["data"] for s in sections if s["data"]}), "newest": newest.provenance if newest else {},
+        "commits": Counter(str(r.provenance.get("commit") or "unknown") for r in found), "published": published,
+        "ledger": ledger(output), "sections": sections, "marks": MARKS, "cost": cost(found), "missing": missing,
     }  # fmt: skip
     path = output.folder / "index.html"
     files.write(path, _template().render(content).encode())
@@ -255,23 +264,18 @@ def ledger(output: Output) -> dict[str, Any]:
     }
 
 
-def runs_of(output: Output, stem: str) -> Path:
-    """Return the file that names the runs which a notebook was given, see `records.note_use`."""
-    return output.folder / f"{_number(stem)}_runs.txt"
-
-
 def used_runs(output: Output) -> tuple[list[Record], list[str]]:
-    """Return the records of the runs that the executed notebooks were given, and the names of those whose record
-    cannot be read.
+    """Return the records that the executed notebooks were given, each once, and the names of those that are not there
+    or cannot be read.
     """
-    names = sorted({name for path in executed(output) for name in records.used(runs_of(output, path.stem))})
-    found, broken = [], []
-    for name in names:
+    names = {name for path in executed(output) for name in records.used(runs_file(path))}
+    found, missing = [], []
+    for name in sorted(names):
         try:
             found.append(records.read(records.root() / name / "record.json"))
         except InputError:
-            broken.append(name)
-    return found, broken
+            missing.append(name)
+    return found, missing
 
 
 def cost(found: list[Record]) -> list[dict[str, Any]]:

@@ -1,8 +1,7 @@
 """The same figures, with controls. Each only calls the function that has already drawn the static figure.
 
 The picture is a widget of its own that each change of a control replaces. Capturing the figure as output instead
-(`interactive`) has
-now and then left a notebook that runs headlessly waiting for ever.
+(`interactive`) has now and then left a notebook that runs headlessly waiting for ever.
 """
 
 from __future__ import annotations

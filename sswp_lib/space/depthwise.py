@@ -1,16 +1,12 @@
 """Depthwise convolution with a backward pass that is fast on the CPU as well.
 
 The candidates spend most of their time here. On a CPU torch's own gradients of dilated and 5x5 depthwise convolutions
-fall back to
-slow loops; two identities avoid them, exactly but for the order of summation:
-the gradient to the input of a stride-1 convolution is the convolution of the gradient with the kernel turned by 180
-degrees,
-and a convolution with dilation 2 is an undilated one on each of the four grids of every second pixel (with stride 2
-too, on one of them).
+fall back to slow loops; two identities avoid them, exactly but for the order of summation: the gradient to the input of
+a stride-1 convolution is the convolution of the gradient with the kernel turned by 180 degrees, and a convolution with
+dilation 2 is an undilated one on each of the four grids of every second pixel (with stride 2 too, on one of them).
 Measured on two cores at (32, 36, 32, 32): gradient to the input, 5x5 dilated, 6.7 -> 0.6 ms; to the 3x3 dilated
-weights, 3.3 -> 1.6 ms.
-On an accelerator torch's own convolution runs. Tried without gain: 5x5 weight gradients from 3x3 blocks (the copies
-cost more).
+weights, 3.3 -> 1.6 ms. On an accelerator torch's own convolution runs. Tried without gain: 5x5 weight gradients from
+3x3 blocks (the copies cost more).
 """
 
 from __future__ import annotations

@@ -22,9 +22,10 @@ import psutil
 import pytest
 from PIL import Image
 
-from sswp_lib.config import InputError, home
+from sswp_lib.config import InputError
 from sswp_lib.lab import reproduce
-from sswp_lib.paper import claims, studies, tables
+from sswp_lib.paper import claims, output, studies, tables
+from sswp_lib.paper.output import Output
 from sswp_lib.presets import load_config
 from sswp_lib.runs import records
 from sswp_lib.show import report
@@ -70,7 +71,7 @@ TABLES = {
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
     """Run all notebooks, in a run store of their own and with nothing left from before."""
-    shutil.rmtree(home() / "figures" / "smoke", ignore_errors=True)
+    shutil.rmtree(Output("smoke").folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSWP_RUNS", str(tmp_path_factory.mktemp("runs")))
         failed = reproduce.reproduce("smoke")
@@ -80,7 +81,7 @@ def smoke(tmp_path_factory):
 def test_notebooks_run_and_leave_figures_and_tables(smoke):
     failed, _ = smoke
     assert failed == []
-    folder = home() / "figures" / "smoke"
+    folder = Output("smoke").folder
     for number, names in FIGURES.items():
         for name in names:
             with Image.open(folder / f"{number}_{name}.png") as image:
@@ -100,7 +101,7 @@ def test_notebooks_run_and_leave_figures_and_tables(smoke):
 
 
 def test_report_holds_every_claim_and_figure(smoke):
-    page = (home() / "figures" / "smoke" / "index.html").read_text()
+    page = (Output("smoke").folder / "index.html").read_text()
     shown = re.sub(r"\s+", " ", html.unescape(page))
     assert [claim.text for claim in claims.CLAIMS.values() if claim.text not in shown] == []
     assert page.count("data:image/png;base64,") == sum(map(len, FIGURES.values()))
@@ -111,7 +112,7 @@ def test_every_row_of_an_ablation_is_a_record(smoke):
     _, found = smoke
     study = load_config("smoke", study="ablations")
     by_name = {record.name: record for record in found}
-    table = pd.read_csv(home() / "figures" / "smoke" / "03_table3a.csv").set_index("arm")
+    table = pd.read_csv(Output("smoke").folder / "03_table3a.csv").set_index("arm")
     for arm, settings in studies.pruning_arms(study).items():
         tests = []
         for seed in range(2):
@@ -122,14 +123,14 @@ def test_every_row_of_an_ablation_is_a_record(smoke):
                 if r.kind == "search"
                 and r.config["search"] == search.model_dump(mode="json")["search"]
                 and r.seed == seed
-                and "classes" not in r.config["data"]
+                and r.config["data"]["classes"] is None
             ]
             assert len(mine) == 1, arm
             trained = [
                 r
                 for r in by_name.values()
                 if r.kind == "train"
-                and r.source.get("weights") == mine[0].name
+                and r.source.get("weights_sha256") == mine[0].weights_sha256
                 and r.config["train"]["labels_per_class"]
                 and r.config["train"]["batch_size"] == study.train.batch_size
             ]
@@ -139,7 +140,7 @@ def test_every_row_of_an_ablation_is_a_record(smoke):
 
 def test_tables_are_made_from_the_records(smoke):
     _, found = smoke
-    table = pd.read_csv(home() / "figures" / "smoke" / "01_fine_tuning_runs.csv")
+    table = pd.read_csv(Output("smoke").folder / "01_fine_tuning_runs.csv")
     few = load_config("smoke").train
     trained = [
         r
@@ -197,7 +198,7 @@ def project(tmp_path, monkeypatch):
     """A project of its own, with an empty folder of notebooks and runs that are estimated at no time at all; returns
     the folder of notebooks.
     """
-    for module in (reproduce, report, tables, records):
+    for module in (reproduce, report, output, records):
         monkeypatch.setattr(module, "home", lambda: tmp_path)
     monkeypatch.setenv("SSWP_RUNS", str(tmp_path / "runs"))
     estimated(monkeypatch, {})
@@ -211,9 +212,9 @@ def estimated(monkeypatch, seconds: dict[str, float]) -> list[tuple]:
     """
     asked = []
 
-    def estimate(preset, data, seeds, stems):
-        asked.append((preset, data, seeds, stems))
-        return {stem: seconds.get(stem, 0.0) for stem in stems}
+    def estimate(preset, data, seeds, paths):
+        asked.append((preset, data, seeds, [path.stem for path in paths]))
+        return {path.stem: seconds.get(path.stem, 0.0) for path in paths}
 
     monkeypatch.setattr(reproduce, "estimate", types.SimpleNamespace(seconds=estimate))
     return asked
@@ -267,12 +268,41 @@ def test_failing_and_hanging_notebooks_do_not_keep_the_others_from_running(proje
     assert re.search(r"^03_fine: done in 0:\d\d$", out, re.MULTILINE)
     assert gone(int((project / "kernel").read_text()))
     assert "ValueError" in reproduce.log_of("02_fails").read_text()
-    figures = project.parent / "figures" / "quick"
+    figures = project.parent / "figures" / "own" / "quick"
     fine = nbformat.read(figures / "03_fine.ipynb", 4)
     assert [o["text"] for c in fine.cells if c.cell_type == "code" for o in c.outputs] == ["quick 3\n"]
-    assert fine.metadata["papermill"]["output_path"] == "figures/quick/03_fine.ipynb"
+    assert fine.metadata["papermill"]["output_path"] == "figures/own/quick/03_fine.ipynb"
     page = (figures / "index.html").read_text()
     assert "This notebook was stopped before its end" in page and "This notebook failed: ValueError: too small" in page
+
+
+def test_notebooks_run_in_the_interpreter_that_runs_the_command(project, tmp_path, monkeypatch, capsys):
+    """Whatever kernel of that name, or of the notebook's own, is installed."""
+    foreign = tmp_path / "jupyter" / "kernels" / "python3"
+    foreign.mkdir(parents=True)
+    spec = {"argv": [sys.executable, "-c", "raise SystemExit(3)"], "display_name": "foreign", "language": "python"}
+    (foreign / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    notebook(project / "01_where.ipynb", 'preset = "?"', "import sys; print(sys.executable)")
+    made = nbformat.read(project / "01_where.ipynb", 4)
+    made.metadata["kernelspec"]["name"] = "of-another-machine"
+    nbformat.write(made, project / "01_where.ipynb")
+    assert reproduce.reproduce("quick") == []
+    executed = nbformat.read(Output("quick").folder / "01_where.ipynb", 4)
+    assert executed.cells[-1].outputs[0]["text"] == f"{sys.executable}\n"
+
+
+def test_results_of_given_data_and_seeds_go_to_a_folder_of_their_own(scripts, project):
+    """And each notebook's process has a file to note its runs in; an earlier execution's results are gone."""
+    note = "import os, pathlib; pathlib.Path(os.environ['SSWP_USED']).write_text('train-1')"
+    scripts(n01_a=note)
+    own = Output("cifar", ("data=digits", "seeds=3")).folder
+    for name in ("01_old.png", "01_a.ipynb", "02_other.png"):
+        (own / name).write_text("of an earlier execution")
+    assert reproduce.reproduce("cifar", data="digits", seeds=3) == []
+    assert {path.name for path in own.iterdir()} == {"01_runs.txt", "02_other.png"}
+    assert (own / "01_runs.txt").read_text() == "train-1"
+    assert [path.name for path in (project.parent / "figures" / "own").iterdir()] == [own.name]
 
 
 def test_sign_of_life_keeps_a_notebook_running(scripts, capsys):
@@ -302,7 +332,7 @@ def test_one_job_runs_them_one_after_the_other_and_the_longest_first(scripts, pr
     scripts(n01_short=lone, n02_long=lone, n03_middle=lone)
     asked = estimated(monkeypatch, {"01_short": 10.0, "02_long": 3000.0, "03_middle": 590.0})
     assert reproduce.reproduce("smoke", jobs=1) == []
-    assert asked == [("smoke", None, 2, ["01_short", "02_long", "03_middle"])]
+    assert asked == [("smoke", None, None, ["01_short", "02_long", "03_middle"])]
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "about 1:00:30 on 1 process"  # and 10 s for each
     assert [line.split(":")[0] for line in lines if "started" in line] == ["02_long", "03_middle", "01_short"]
@@ -319,7 +349,7 @@ def test_failure_without_a_notebook_is_told_by_its_log(scripts, capsys):
     earlier = nbformat.v4.new_code_cell(
         "pass", outputs=[nbformat.v4.new_output("error", ename="ValueError", evalue="of an earlier run", traceback=[])]
     )
-    nbformat.write(nbformat.v4.new_notebook(cells=[earlier]), tables.figures_folder("quick") / "01_broken.ipynb")
+    nbformat.write(nbformat.v4.new_notebook(cells=[earlier]), Output("quick").folder / "01_broken.ipynb")
     assert reproduce.reproduce("quick") == ["01_broken"]
     assert f"01_broken: no kernel of that name (log: {reproduce.log_of('01_broken')})" in capsys.readouterr().out
 

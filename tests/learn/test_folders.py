@@ -155,6 +155,7 @@ def test_class_names_in_two_normal_forms_are_one_class(tmp_path):
     images(tmp_path / "x", {f"train/{one}": 4, "train/b": 4, f"test/{two}": 2, "test/b": 2})
     found = load(of(tmp_path / "x"))
     assert found.classes == ("b", one) and found.test_labels.tolist() == [0, 0, 1, 1]
+    assert load(of(tmp_path / "x", classes=("b", two))).classes == ("b", one)
     images(tmp_path / "y", {f"train/{two}": 4, "train/b": 4, f"test/{one}": 2, "test/b": 2})
     assert fingerprint(of(tmp_path / "x")) == fingerprint(of(tmp_path / "y"))
 
@@ -207,6 +208,12 @@ def test_classes_without_test_images_are_named(folder):
     assert without_test(load(of(folder))) == ["b"]
     shutil.rmtree(folder / "test")
     assert without_test(load(of(folder))) == [] and "no test images: training needs" in warnings(folder)
+
+
+def test_chosen_classes_without_any_test_image_are_refused(folder):
+    images(folder, {"train/c": 2, "train/d": 2}, seed=1)
+    with pytest.raises(InputError, match="no labelled test images"):
+        load(of(folder, classes=("c", "d"))).test_set()
 
 
 def test_one_class_is_enough_for_no_training(tmp_path):

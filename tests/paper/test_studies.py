@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import reduce
 
 import pytest
-from tiny_runs import tiny
+from filelock import FileLock
+from tiny_runs import name_of, tiny
 
 from sswp_lib.config import InputError, setting_names
 from sswp_lib.lab import estimate
@@ -14,6 +15,7 @@ from sswp_lib.learn.train import Training
 from sswp_lib.paper import setups, studies
 from sswp_lib.presets import PRESETS, load_config
 from sswp_lib.runs import runs
+from sswp_lib.runs.progress import Line
 from sswp_lib.space import Genotype
 
 STUDY = load_config("smoke", study="ablations")
@@ -126,7 +128,7 @@ def test_fractions_are_of_the_studys_recipe_at_each_starts_rate():
         assert (t.init, t.labels, t.lr) == (labels["init"], labels["fraction"], labels["lr"])
         assert t.labels_per_class is None and t.epochs == STUDY.train.epochs
     shared = studies.rates_at(config, STUDY, 0.5, 2, [0.2], ["simclr_matched"])
-    assert [j.config for j in shared] == [
+    assert [j.config for j in reversed(shared)] == [
         j.config for j in jobs if (j.labels["lr"], j.labels["fraction"]) == (0.2, 0.5)
     ]
 
@@ -173,10 +175,12 @@ def test_captions_say_what_was_searched():
 def test_results_of_changed_parameters_go_to_a_folder_of_their_own():
     plain = setups.configured("smoke", None, None)
     assert (plain.output.label, plain.output.name, plain.seeds) == ("smoke", "smoke", 2)
-    assert setups.configured("smoke", None, 2).output == plain.output  # the preset's own number
-    own = setups.configured("smoke", "digits", 3, ["train.shift=0"], "few_labels", learning_rates=[0.1], fractions=None)
-    assert own.output.label == "smoke with data=digits, seeds=3, learning_rates=[0.1], train.shift=0"
-    assert own.output.name == "smoke+data=digits+seeds=3+learning_rates=-0.1+train.shift=0"
+    assert setups.configured("smoke", "digits", None).output == plain.output  # the preset's own data
+    counts = [setups.configured("quick", None, 3, study=study).output.label for study in ("ablations", "few_labels")]
+    assert counts == ["quick with seeds=3"] * 2  # 3 and 4 are their own numbers; one command, one folder
+    own = setups.configured("cifar", "digits", 3, ["train.shift=0"], "few_labels", learning_rates=[0.1], fractions=None)
+    assert own.output.label == "cifar with data=digits, seeds=3, learning_rates=[0.1], train.shift=0"
+    assert own.output.name == "cifar+data=digits+seeds=3+learning_rates=-0.1+train.shift=0"
     assert own.seeds == 3 and own.study.train.shift == 0
 
 
@@ -205,7 +209,7 @@ def test_jobs_are_carried_out_and_found_again(runs_folder, monkeypatch):
     assert [d.record.kind for d in done] == ["search", "train", "train"]
     found = done[0].record
     assert [d.labels for d in done] == [jobs[0].labels] + [j.labels | {"search run": found.name} for j in jobs[1:]]
-    assert found.weights_sha256.startswith(done[2].record.source["weights"])
+    assert found.weights_sha256 == done[2].record.source["weights_sha256"]
     assert done[1].record.result["test"]["top1"] > 0
     monkeypatch.setattr(Search, "train_step", None)
     monkeypatch.setattr(Training, "train_step", None)
@@ -239,3 +243,25 @@ def test_wrong_parameters_of_a_notebook_are_refused(preset, data, settings, said
     with pytest.raises(InputError, match=said) as caught:
         setups.configured(preset, data, 2, settings)
     assert caught.value._render_traceback_() == [f"InputError: {caught.value}"]
+
+
+def test_a_run_that_another_process_is_at_is_left_for_later(runs_folder, monkeypatch):
+    """The others are done meanwhile; results stand in the jobs' order; at the end it is waited for."""
+    jobs = [studies.Job({"place": i}, tiny(seed=i)) for i in range(3)]
+    runs_folder.mkdir()
+    lock, order = FileLock(runs_folder / f"{name_of(tiny(seed=0))}.lock"), []
+    lock.acquire()
+    noted = Line.note
+
+    def note(self, text):
+        if "waiting" in text:
+            order.append("waited")
+            lock.release()
+        noted(self, text)
+
+    search = runs.search
+    monkeypatch.setattr(Line, "note", note)
+    monkeypatch.setattr(runs, "search", lambda c, d: (order.append(c.seed), search(c, d, quiet=True))[1])
+    done = studies.carry_out(jobs, "cpu")
+    assert [(d.labels["place"], d.record.seed) for d in done] == [(0, 0), (1, 1), (2, 2)]
+    assert order == [0, 1, 2, 0, 0, "waited"]  # tried, tried again when nothing else was left, then waited for

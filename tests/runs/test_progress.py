@@ -159,3 +159,31 @@ def test_work_before_the_first_step_is_shown_and_gives_a_sign_of_life(monkeypatc
         quiet.working(f"decoding image {i}")
         assert (tmp_path / "beat").read_text() == f"search: decoding image {i}\n"
     assert capsys.readouterr().err == "search-1: decoding image 3\n"
+
+
+@pytest.mark.parametrize(
+    "seconds, text", [(0.2, "1 s"), (40, "40 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"), (10800, "3 h")]
+)
+def test_about(seconds, text):
+    assert progress.about(seconds) == text
+
+
+def test_counted_says_which_item_is_under_way_and_what_is_left(monkeypatch, clock, capsys):
+    """Those that were served from their records at once do not make the others look short."""
+    monkeypatch.setattr(progress, "place", lambda: "log")
+    seen = []
+    for i in progress.counted(range(48), "training"):
+        seen.append(i)
+        clock.seconds += 0.01 if i < 15 else 40
+    lines = capsys.readouterr().err.splitlines()
+    assert seen == list(range(48))
+    assert lines[0] == "training: 17 of 48, about 21 min left" and lines[-2] == "training: 48 of 48, about 40 s left"
+    assert lines[-1] == "training: 48 of 48 in 22:00"
+
+
+def test_counted_says_nothing_of_what_is_there(monkeypatch, clock, capsys):
+    for where in ("log", "terminal"):
+        monkeypatch.setattr(progress, "place", lambda where=where: where)
+        for _ in progress.counted(range(100), "training"):
+            clock.seconds += 0.001
+    assert capsys.readouterr() == ("", "")

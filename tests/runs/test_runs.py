@@ -289,3 +289,20 @@ def test_runs_that_a_process_is_given_are_noted_where_asked(finished, runs_folde
     assert set(records.used(used)) == expected and len(records.used(used)) == 3
     do_search()
     assert set(records.used(used)) == expected | {finished.name}
+
+
+def test_a_record_shows_itself_in_a_line_and_in_a_small_table(finished):
+    text = repr(finished)
+    assert text.startswith(f"<{finished.name}: seed 0, loss ") and "skips" in text and len(text) < 120
+    assert (
+        finished.outcome()["loss"] in finished._repr_html_() and finished.provenance["device"] in finished._repr_html_()
+    )
+    assert finished._repr_html_().count("<tr>") < 10
+    trained = runs.train(tiny(train__epochs=1), finished, device="cpu", quiet=True)
+    assert f"test accuracy {trained.result['test']['top1']:.2f} %" in repr(trained)
+    done = records.Done({"arm": "<b>", "seed": 3}, trained)
+    assert repr(done) == f"<arm <b>, seed 3: {trained!r}>"
+    assert "<td>&lt;b&gt;</td>" in done._repr_html_()
+    assert repr([finished, trained]) == f"[{finished!r}, {trained!r}]"
+    memory = runs.memory(tiny(), batch_size=4, device="cpu", quiet=True)
+    assert repr(memory) == f"<{memory.name}: seed 0>" and "seconds" in memory._repr_html_()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from base64 import b64decode
 from html.parser import HTMLParser
@@ -13,7 +12,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from sswp_lib.config import InputError
-from sswp_lib.paper import tables
+from sswp_lib.paper import output
+from sswp_lib.paper.output import Output
 from sswp_lib.runs import records
 from sswp_lib.show import report
 
@@ -79,10 +79,8 @@ def record(runs, name: str, kind: str, seconds: float, finished: str, commit: st
         "hardware": f"machine of {name}",
         "torch": "9.9",
     }
-    (runs / name).mkdir(parents=True)
-    (runs / name / "record.json").write_text(
-        json.dumps({"name": name, "kind": kind, "config": {}, "seed": 0, "result": {}, "provenance": provenance})
-    )
+    plain = {"name": name, "kind": kind, "config": {}, "seed": 0, "result": {}, "provenance": provenance}
+    records.write(runs / name, records.Record.model_validate(plain))
 
 
 @pytest.fixture
@@ -90,9 +88,9 @@ def house(tmp_path, monkeypatch, runs_folder):
     """A project with an executed notebook, one that failed, one that was never executed, figures, tables, claims and
     runs.
     """
-    for module in (report, tables, records):
+    for module in (report, output, records):
         monkeypatch.setattr(module, "home", lambda: tmp_path)
-    folder = tmp_path / "figures" / "quick"
+    folder = tmp_path / "figures" / "own" / "quick"
     code = 'plots.save(a, "01_zebra", preset)\nplots.save(b, "01_ant", preset)'
     notebook(tmp_path / "notebooks" / "01_first.ipynb", "1 · The **first** one", code)
     notebook(folder / "01_first.ipynb", "1 · The **first** one", code)
@@ -109,11 +107,14 @@ def house(tmp_path, monkeypatch, runs_folder):
     record(runs_folder, "search-1", "search", 5400.0, "2026-01-02T00:00:00Z", "older")
     record(runs_folder, "search-2", "search", 1800.0, "2026-01-03T00:00:00Z", "newest")
     record(runs_folder, "train-1", "train", 360.0, "2026-01-01T00:00:00Z", "oldest")
+    record(runs_folder, "train-2", "train", 7200.0, "2026-02-01T00:00:00Z", "of another preset")
+    (folder / "01_runs.txt").write_text("search-1\nsearch-2\nsearch-1\n")
+    (folder / "02_runs.txt").write_text("train-1\nsearch-1\n")
     return folder
 
 
-def built(preset: str = "quick") -> tuple[str, Page]:
-    text = report.build(preset).read_text()
+def built(preset: str = "quick", published: str | None = None) -> tuple[str, Page]:
+    text = report.build(Output(preset), published).read_text()
     return text, Page(text)
 
 
@@ -197,31 +198,51 @@ def test_what_is_missing_or_failed_is_said(house):
     assert "This notebook was stopped before its end." in built()[1].text
 
 
-def test_cost_and_environment_come_from_the_records(house, runs_folder):
+def test_cost_and_environment_are_of_the_records_that_the_notebooks_used(house, runs_folder):
     _, page = built()
     assert "searches 2 2.00 2:00:00 cpu trainings 1 0.10 6:00 cpu all 3 2.10 2:06:00 cpu" in page.text
     assert (
-        "Newest run 2026-01-03T00:00:00Z Git commit newest" in page.text
+        "Newest run 2026-01-03T00:00:00Z Git commit of the runs older (1 run), newest (1 run), oldest (1 run)"
+        in page.text
         and "machine of search-2" in page.text
         and "machine of search-1" not in page.text
     )
     (runs_folder / "search-2" / "record.json").write_text("{")
     _, page = built()
     assert (
-        "cannot be read: search-2." in page.text and "searches 1 1.50" in page.text and "Git commit older" in page.text
+        "cannot be read: search-2." in page.text
+        and "searches 1 1.50" in page.text
+        and "runs older (1 run)" in page.text
     )
 
 
 def test_store_without_runs_is_said(house, monkeypatch, tmp_path):
     monkeypatch.setenv("SSWP_RUNS", str(tmp_path / "elsewhere"))
     _, page = built()
-    assert page.text.count("here is no finished run in the run store") == 2 and "Git commit unknown" in page.text
+    assert "no longer in the run store or cannot be read: search-1, search-2, train-1." in page.text
+    for path in house.glob("*_runs.txt"):
+        path.unlink()
+    _, page = built()
+    assert page.text.count("have not noted which runs they were given") == 2
+    assert "Git commit of the runs unknown" in page.text
+
+
+def test_published_page_says_from_where(house):
+    assert "Published from" not in built()[1].text
+    assert "Published from 0123abc" in built(published="0123abc")[1].text
+
+
+def test_page_says_what_differs_from_the_preset(house, tmp_path):
+    where = Output("quick", ("train.shift=0",))
+    notebook(where.folder / "01_first.ipynb", "1 · First", "pass")
+    text = report.build(where).read_text()
+    assert "<dt>Preset</dt><dd>quick with train.shift=0</dd>" in text and where.folder != house
 
 
 def test_small_presets_say_so(house, tmp_path):
     sentence = "Numbers at preset quick are the method's at that size, not the paper's."
     assert sentence in built()[1].text
-    notebook(tmp_path / "figures" / "cifar" / "01_first.ipynb", "1 · First", "pass")
+    notebook(tmp_path / "figures" / "own" / "cifar" / "01_first.ipynb", "1 · First", "pass")
     _, page = built("cifar")
     assert (
         "not the paper's" not in page.text and "Data cifar10" in page.text and "No claim has been measured" in page.text
@@ -230,7 +251,6 @@ def test_small_presets_say_so(house, tmp_path):
 
 def test_wrong_or_empty_preset_is_refused(house):
     with pytest.raises(InputError, match="did you mean 'quick'"):
-        report.build("quik")
+        report.build(Output("quik"))
     with pytest.raises(InputError, match="no notebook has been executed at preset 'paper'"):
-        report.build("paper")
-    assert not (house.parent / "paper").exists()
+        report.build(Output("paper"))
