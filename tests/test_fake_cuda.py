@@ -66,6 +66,9 @@ def test_a_whole_search(config, data, card, objective, precision):
     assert {p.device.type for p in search.supernet.parameters()} == {"cuda"}
     assert {p.dtype for p in search.supernet.parameters()} == {torch.float32}
     assert {t.device.type for s in search.optimizer.state.values() for t in s.values()} == {"cuda"}
+    assert {k: t.device.type for k, t in search.alpha_optimizer.state[search.supernet.alpha].items()} == {
+        "step": "cpu", "exp_avg": "cuda", "exp_avg_sq": "cuda",
+    }  # fmt: skip
     assert search.supernet.present.device.type == search.alpha_on_host.device.type == "cpu"
     assert on_cpu(weights) and result["architecture_steps"] == [1, 1]
 

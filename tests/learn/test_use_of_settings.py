@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ import sswp_lib.learn.search as search_module
 import sswp_lib.learn.train as train_module
 from sswp_lib.learn import Search, Training
 from sswp_lib.learn.data import generator, halves
-from sswp_lib.space import Genotype
+from sswp_lib.learn.measure import sizes
+from sswp_lib.space import Genotype, Network
 
 DARTS = Genotype.published("DARTS_V2", 3)
 SEARCH = {
@@ -205,3 +207,87 @@ def test_a_matched_pre_training_sees_the_half_of_the_weights(config, data):
     )
     assert torch.equal(whole.train_index, torch.arange(160))
     assert len(matched.validation_index) == len(whole.validation_index) == 0
+
+
+@pytest.mark.parametrize("batch_size", [10, 70])
+def test_training_calibrates_on_all_images_but_the_validation_part(config, data, monkeypatch, batch_size):
+    """In batches of at least 100, 20 of them at the most; labelled or not; never on one image alone."""
+    settings = {"train.calibrate": True, "train.labels_per_class": None, "train.batch_size": batch_size}
+    training, seen = Training(config.changed(**settings), data, DARTS), []
+    original = train_module.calibrate
+    monkeypatch.setattr(
+        train_module, "calibrate", lambda net, images: original(net, seen.append(list(images)) or seen[-1])
+    )
+    result = training.finish()[0]
+    ((*batches,),) = seen
+    rest = torch.ones(160, dtype=torch.bool)
+    rest[training.validation_index] = False
+    assert [len(batch) for batch in batches] == [100, int(rest.sum()) - 100]
+    plain = train_module.normalise(data.train[rest], data.mean, data.std)
+    rows = lambda images: sorted(map(tuple, images.flatten(1).tolist()))  # noqa: E731
+    assert rows(torch.cat(batches)) == rows(plain)
+    assert not torch.equal(torch.cat(batches), plain)  # in an order of the seed's
+    assert (result["trained_on"], result["validated_on"]) == (len(training.train_index), int((~rest).sum()))
+
+
+def test_training_calibrates_on_twenty_batches_at_the_most(config, digits, monkeypatch):
+    settings = {"train.calibrate": True, "train.batch_size": 100, **PRE_TRAINING}
+    many = replace(
+        digits, train=digits.train.repeat(2, 1, 1, 1)[:2101], train_labels=digits.train_labels.repeat(2)[:2101]
+    )
+    seen = []
+    monkeypatch.setattr(train_module, "calibrate", lambda net, images: seen.extend(len(batch) for batch in images))
+    for images, expected in ((many, [100] * 20), (replace(many, train=many.train[:201]), [100, 100])):
+        seen.clear()
+        Training(config.changed(**settings), images, DARTS)._calibrate()
+        assert seen == expected  # one image alone has no variance
+
+
+def test_sizes_of_a_training_leave_the_auxiliary_head_out(config, data):
+    result = Training(config.changed(**{"train.auxiliary": 0.4}), data, DARTS).finish()[0]
+    network = Network(DARTS, 4, 10)
+    assert result["parameters"] == sum(p.numel() for p in network.parameters())
+    assert result["multiply_adds"] == sizes(DARTS, 4, 10, 8)["multiply_adds"]
+    assert result["steps"] == 3 * 2
+
+
+def test_fixed_batches_of_a_search(config, data, monkeypatch):
+    """Calibration takes so many batches as the setting says, the last may be short, one image is none; evaluation ten
+    whole ones; all of alpha's half.
+    """
+    batches = lambda size, count, purpose="calibration": Search(  # noqa: E731
+        config.changed(**{"search.batch_size": size, "search.alpha_every": 1}), data
+    )._fixed_batches(purpose, count)
+    assert [len(batch) for batch in batches(30, 2)] == [30, 30]
+    assert [len(batch) for batch in batches(30, 9)] == [30, 30, 20]
+    assert [len(batch) for batch in batches(79, 9)] == [79]
+    assert not torch.equal(batches(30, 2)[0], batches(30, 2, "evaluation")[0])
+    search = Search(config.changed(**{"search.batch_size": 7}), data)
+    assert set(torch.cat(search._fixed_batches("calibration", 99)).tolist()) == set(search.alpha_half.tolist())
+    seen, original = [], search.loss
+    search.loss = lambda index, *a, **k: seen.append(index) or original(index, *a, **k)
+    search._evaluate(search.supernet, search.supernet.kept_paths())
+    assert [len(index) for index in seen] == [7] * 10 and search.supernet.training
+    search.supernet.eval()
+    search._evaluate(search.supernet, search.supernet.kept_paths())
+    assert not search.supernet.training
+
+
+@pytest.mark.parametrize(("every", "expected"), [(0, []), (1, [0, 1, 2]), (2, [1]), (3, [2])])
+def test_validation_follows_every_kth_epoch(config, data, every, expected):
+    training = Training(config.changed(**{"train.evaluate_every": every}), data, DARTS)
+    for _ in training.advance():
+        pass
+    assert [row["epoch"] for row in training.history if "validation" in row] == expected
+    assert ("best_validation_top1" in training.finish()[0]) == bool(expected)
+
+
+def test_progress_names_the_phase_and_counts_pruned_cells(config, data):
+    search = Search(config.changed(**{"search.prune": "backward"}), data)
+    seen = {(p.epoch, p.phase, p.pruned, p.cells) for p in search.advance() if p.row is None}
+    assert seen == {
+        (0, "warm-up", 0, 3), (1, "bi-level", 0, 3), (2, "bi-level", 0, 3), (3, "pruning", 2, 3), (4, "pruning", 3, 3),
+    }  # fmt: skip
+    assert search.phase == "pruning"  # after the last epoch too
+    for settings, name in (({}, "random"), (PRE_TRAINING, "pre-training")):
+        assert {p.phase for p in Training(config.changed(**settings), data, DARTS).advance()} == {name}

@@ -43,6 +43,31 @@ def test_normalise(batch):
     )
 
 
+@pytest.mark.parametrize("size", [8, 11, 16])
+def test_of_larger_images_the_centre_is_taken(batch, size):
+    """In training before all else, so that what lies beside it never comes in."""
+    edge = (16 - size) // 2
+    centre = batch[:, :, edge : edge + size, edge : edge + size]
+    assert torch.equal(normalise(batch, MEAN, STD, size), normalise(centre, MEAN, STD))
+    one, two = (training_images(x, 2, True, 3, MEAN, STD, seeded(), size) for x in (batch, centre))
+    assert one.shape[-2:] == (size, size) and torch.equal(one, two)
+
+
+@pytest.mark.parametrize("size", [5, 8, 24])
+def test_views_of_larger_images_have_the_size_asked_for(size):
+    x = torch.rand(12, 3, 16, 16, generator=seeded())
+    box, flipped, angle = _draw_crops(12, 16, Views(crop_scale=(0.05, 1.0)), seeded(1))
+    found = crop(x, box, flipped, angle, size)
+    for i, (left, top, width, height) in enumerate(box.int().tolist()):
+        cut = x[i, :, top : top + height, left : left + width]
+        expected = TF.resize(cut, [size, size], InterpolationMode.BILINEAR, antialias=False)
+        expected = TF.hflip(expected) if flipped[i] else expected
+        torch.testing.assert_close(found[i], expected, rtol=0, atol=2e-5)
+    everything = Views(shift=1, jitter_p=0.5, grey_p=0.5, blur_p=0.5, rotation=20.0)
+    images = (x * 255).byte()
+    assert random_views(images, everything, ZERO, ONE, seeded(), size).shape == (12, 3, size, size)
+
+
 @pytest.mark.parametrize("size", [8, 16, 31])
 def test_crop_and_flip_equal_torchvisions(size):
     x = torch.rand(40, 3, size, size, generator=seeded())

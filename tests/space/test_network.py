@@ -34,6 +34,33 @@ def test_auxiliary_head_works_for_every_image_size(stem, size):
     assert network.head.weight.grad is None
 
 
+def layers_of(part: torch.nn.Module) -> list[str | tuple]:
+    """Return a stem's layers: convolutions as (in, out, kernel, stride), others by name."""
+    return [
+        (m.in_channels, m.out_channels, m.kernel_size[0], m.stride[0])
+        if isinstance(m, torch.nn.Conv2d)
+        else type(m).__name__
+        for m in part
+    ]
+
+
+@pytest.mark.parametrize("build", [lambda stem: SuperNet(4, 3, stem=stem), lambda stem: Network(DARTS, 4, stem=stem)])
+def test_stems_are_those_of_darts(build):
+    """CIFAR: 3x3 to 3C. ImageNet: three of stride 2, to C/2, C and C, the first two before input 0, all before input 1.
+    Their BatchNorms are affine, and keep statistics as the cells' do.
+    """
+    (cifar,), (first, second) = build("cifar").stem, build("imagenet").stem
+    assert layers_of(cifar) == [(3, 12, 3, 1), "BatchNorm"]
+    assert layers_of(first) == [(3, 2, 3, 2), "BatchNorm", "ReLU", (2, 4, 3, 2), "BatchNorm"]
+    assert layers_of(second) == ["ReLU", (4, 4, 3, 2), "BatchNorm"]
+    for stem in ("cifar", "imagenet"):
+        model = build(stem)
+        norms = [m for m in model.stem.modules() if type(m).__name__ == "BatchNorm"]
+        assert all(m.weight is not None and m.momentum == model.cells[0].preprocess1[2].momentum for m in norms)
+        assert norms[0].momentum == (None if isinstance(model, SuperNet) else 0.1)
+        assert all(m.bias is None for m in model.stem.modules() if isinstance(m, torch.nn.Conv2d))
+
+
 def test_auxiliary_head_stands_after_the_second_reduction():
     network = Network(Genotype.published("DARTS_V2", 20), 4, auxiliary=True)
     assert network.auxiliary_cell == 13

@@ -156,6 +156,17 @@ def test_top2_keeps_what_derive_takes(supernet, caps):
         assert not {name for cell in after.cells for name, _ in cell} & set(NON_PARAMETERISED)
 
 
+def test_two_skips_and_two_pools_are_the_caps_unless_said_otherwise(supernet):
+    with torch.no_grad():
+        supernet.alpha[..., :3] += 2  # without caps there would be more
+    expected = [derive(supernet.alpha, 2, 2).edges(cell) for cell in range(3)]
+    assert derive(supernet.alpha) == supernet.genotype() == supernet.genotype(2, 2)
+    assert supernet.genotype() not in (supernet.genotype(3, 2), supernet.genotype(2, 3))
+    assert dict(sorted(supernet.prune(0, "top2").items())) == expected[0]
+    kept = supernet.prune(1)
+    assert len(kept) == 14 and kept == kept | expected[1]
+
+
 def test_a_cell_is_pruned_once(supernet):
     assert supernet.num_searching == 3
     supernet.prune(2)
