@@ -16,7 +16,7 @@ from sswp_lib.paper import output
 # Nothing but sizes and lengths: objectives, pruning, edges, schedules, labels, augmentation and heads are the preset's.
 REDUCED = [
     "model.init_channels=4", "model.num_cells=3", "model.projection_dim=16", "search.epochs=8",
-    "search.batch_size=128", "search.alpha_every=1", "search.calibration_batches=1", "train.epochs=1",
+    "search.batch_size=256", "search.alpha_every=1", "search.calibration_batches=1", "train.epochs=1",
     "train.batch_size=16",
 ]  # fmt: skip
 ONE_EACH = {
