@@ -94,7 +94,6 @@ def _peak(model: torch.nn.Module, x: Tensor, paths: Paths | None, device: torch.
     extra = () if paths is None else (paths,)
 
     def weight_step() -> None:
-        optimizer.zero_grad(set_to_none=True)
         nt_xent(model(x, *extra)).backward()
         optimizer.step()
 

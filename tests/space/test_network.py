@@ -252,6 +252,7 @@ def test_a_mismatch_fails_and_leaves_the_network_alone(how, named):
     with pytest.raises(InputError, match=named) as error:
         load_concomitant(network, broken(supernet.state_dict(), how))
     assert "\n" not in str(error.value)
+    assert ("more)" in str(error.value)) == (how in ("width", "operation"))  # all others have one fault
     assert all(torch.equal(t, before[name]) for name, t in network.state_dict().items())
 
 
