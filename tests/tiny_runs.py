@@ -76,17 +76,18 @@ def name_of(config: Config, kind: str = "search") -> str:
     return carrying_out.Asked(kind, runs._identity(config, kind)).name
 
 
-def search_in(folder: Path, config: Config, ready) -> None:
-    """Do a search in another folder of runs, with a checkpoint after every step; `ready` from its first step on, or at
+def search_in(folder: Path, config: Config, steps) -> None:
+    """Do a search in another folder of runs, with a checkpoint after every step; release `steps` at each, and often at
     its end.
 
     For a process of its own, to be killed.
     """
     os.environ["SSWP_RUNS"] = str(folder)
     carrying_out.CHECKPOINT_SECONDS = -1.0
-    Line.update = lambda *args: ready.set()
+    Line.update = lambda *args: steps.release()
     runs.search(config, device="cpu", quiet=True)
-    ready.set()
+    for _ in range(100):
+        steps.release()
 
 
 def search_and_tell(folder: Path, config: Config, waiting, told) -> None:

@@ -53,26 +53,25 @@ def test_two_processes_one_computes_the_other_waits(context, runs_folder):
     assert answers[0][1] == answers[1][1]
 
 
-def start(context, folder, config):
-    """Start a search in a process of its own; return it once a step is done."""
-    ready = context.Event()
-    process = context.Process(target=tiny_runs.search_in, args=(folder, config, ready))
+def start(context, folder, config, steps=1):
+    """Start a search in a process of its own; return it once so many steps are done, or the search is."""
+    done = context.Semaphore(0)
+    process = context.Process(target=tiny_runs.search_in, args=(folder, config, done))
     process.start()
-    assert ready.wait(60)
+    assert all(done.acquire(timeout=60) for _ in range(steps))
     return process
 
 
 def test_killed_search_ends_as_an_unkilled_one(context, tmp_path, monkeypatch):
-    config, whole, killed = tiny(search__epochs=8), tmp_path / "whole", tmp_path / "killed"
-    process, started = start(context, whole, config), time.monotonic()
-    process.join(timeout=60)
-    seconds = time.monotonic() - started
+    """Killed four times, each at another place within a step: a busy machine moves the places, and nothing else."""
+    config, whole, killed = tiny(search__epochs=12), tmp_path / "whole", tmp_path / "killed"
+    start(context, whole, config).join(timeout=60)
     monkeypatch.setenv("SSWP_RUNS", str(whole))
     expected = runs.find("search")
     rng, kills = random.Random(0), 0
     for _ in range(4):
-        process = start(context, killed, config)
-        process.join(timeout=rng.uniform(0.05, 0.3) * seconds)
+        process = start(context, killed, config, rng.randint(1, 4))
+        time.sleep(rng.uniform(0, 0.05))
         kills += process.is_alive()
         process.kill()
         process.join()
