@@ -76,7 +76,7 @@ STUDIES: dict[str, dict[str, dict[str, Any]]] = {
         "smoke": {**_AS_PAPER, "search.epochs": 8, "train.batch_size": 10},
         "quick": {
             **_AS_PAPER,
-            "search.epochs": 10,
+            "search.epochs": 8,
             "train.labels_per_class": 10,
             "train.epochs": 30,
             "train.batch_size": 50,
