@@ -10,6 +10,7 @@ from tiny_runs import name_of, tiny
 
 from sswp_lib.config import InputError, setting_names
 from sswp_lib.lab import estimate
+from sswp_lib.learn.phases import architecture_steps
 from sswp_lib.learn.search import Search
 from sswp_lib.learn.train import Training
 from sswp_lib.paper import setups, studies
@@ -83,6 +84,18 @@ def test_every_arm_is_a_valid_search_at_every_preset(preset):
     assert (
         len({study.changed(**settings).search.model_dump_json() for settings in many.values()}) == 17
     )  # those that are the same are meant to be
+
+
+@pytest.mark.parametrize("preset", ["smoke", "quick"])
+def test_alpha_takes_a_step_in_every_arm(preset):
+    """On the digits, and on half of their classes: else a notebook would be refused at its tenth search."""
+    study = load_config(preset, study="ablations")
+    arms = studies.pruning_arms(study) | studies.RATIOS | studies.EDGES | studies.DROPOUT | studies.OBJECTIVES
+    arms |= studies.epoch_arms(study) | studies.batch_arms(study) | studies.gain_arms(study)
+    for images, settings in [(1347, s) for s in arms.values()] + [(660, {})]:
+        search = study.changed(**settings).search
+        steps = architecture_steps(search, study.model.num_cells, images // 2 // search.batch_size)
+        assert min(steps.values()) >= 1, settings
 
 
 def test_benchmark_trains_what_was_found_published_and_random_cells():
