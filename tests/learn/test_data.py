@@ -92,6 +92,7 @@ def test_batches_of_an_epoch():
     assert [len(b) for b in batches] == [8, 8, 8] and len(set(drawn)) == 24 and set(drawn) <= set(index.tolist())
     assert drawn == torch.cat(epoch_batches(index, 8, 0, "weights", 0)).tolist()
     assert drawn != torch.cat(epoch_batches(index, 8, 0, "weights", 1)).tolist()
+    assert [len(b) for b in epoch_batches(index, 30, 0, "weights", 0)] == [30]
     with pytest.raises(InputError, match="batch_size 31 is larger than the 30 images that each half has"):
         epoch_batches(index, 31, 0, "each half", 0)
 

@@ -170,6 +170,15 @@ def test_no_room_is_said_before_anything_is_written(kept, monkeypatch):
         load(kept)
 
 
+def test_decoded_images_need_a_byte_a_value(kept, monkeypatch):
+    needed = 7 * 3 * 8 * 8
+    monkeypatch.setattr(decode.shutil, "disk_usage", lambda path: SimpleNamespace(free=needed - 1))
+    with pytest.raises(InputError, match="no room in"):
+        load(kept)
+    monkeypatch.setattr(decode.shutil, "disk_usage", lambda path: SimpleNamespace(free=needed))
+    load(kept)
+
+
 def test_a_place_that_cannot_be_written_is_named(kept, tmp_path):
     (tmp_path / "root").write_text("a file")
     with pytest.raises(InputError, match=r"cannot keep decoded images in '.*root/decoded'.*data\.root"):

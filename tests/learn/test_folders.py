@@ -14,6 +14,7 @@ from sswp_lib.config import Data, InputError
 from sswp_lib.learn import contents, data, folders
 from sswp_lib.learn.data import fingerprint, load, without_test
 from sswp_lib.learn.decode import IMAGE_SUFFIXES
+from sswp_lib.learn.found import counted, named
 
 PARTS = {"train/a": 4, "train/b": 4, "test/a": 2, "test/b": 2}
 
@@ -229,9 +230,21 @@ def test_uneven_classes_and_single_images_are_said(tmp_path):
     assert "one training image of 'b': none can be held out" in warnings(folder)
 
 
+@pytest.mark.parametrize("many, said", [(10, True), (9, False)])
+def test_ten_times_as_many_images_are_uneven(tmp_path, many, said):
+    folder = images(tmp_path, {"train/a": many, "train/b": 1, "test/a": 1, "test/b": 1})
+    assert ("uneven classes" in warnings(folder)) == said
+
+
+def test_kinds_are_named_by_their_number_and_few_names_whole():
+    assert counted([("hidden", 1), (".txt", 4)]) == ".txt (4), hidden (1)"
+    assert named("abcde") == "'a', 'b', 'c', 'd', 'e'" and named("abcdef").endswith("'e' and 1 more")
+
+
 def test_images_of_odd_sizes_are_counted(folder):
     Image.new("RGB", (40, 10)).save(folder / "train/a/wide.png")
     Image.new("RGB", (9, 5)).save(folder / "train/a/small.png")
+    Image.new("RGB", (16, 8)).save(folder / "train/a/neither.png")
     assert "images more than twice as long as wide, of which the middle is taken: 1" in warnings(folder)
     assert "images of less than 8 pixels, which are enlarged: 1" in warnings(folder)
 

@@ -40,6 +40,7 @@ def test_what_is_set_side_by_side_runs_the_same_operations(monkeypatch):
             assert named[compact] == named[beside]
             assert torch.equal(models[compact].present, torch.nn.functional.one_hot(paths[beside].active, 7).bool())
         assert isinstance(models[4], Network) and paths[4] is None
+        assert models[4].num_features == models[0].num_features and len(models[4].cells) == 3
         assert models[4].head.out_features == 128 and models[4].cells[0].preprocess1[2].weight is None
         assert [m.candidates for m in (models[0], models[1], *models[5:])] == [CANDIDATES] * 2 + [FEW] * 2 + [
             CANDIDATES

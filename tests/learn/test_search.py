@@ -181,6 +181,14 @@ def test_an_architecture_step_follows_every_kth_weight_step_after_warm_up(config
     assert kinds == expected
 
 
+def test_architecture_steps_are_counted_one_by_one(config, data, monkeypatch):
+    """By the weight steps before them, warm-up's too: each count is a random stream of its own."""
+    counts = []
+    monkeypatch.setattr(Search, "alpha_step", lambda self, count: counts.append(count))
+    run(Search(config, data))
+    assert counts == list(range(3, 11))
+
+
 def test_warm_up_draws_uniform_paths_without_dropout(config, data, monkeypatch):
     calls = []
     draw = module.sample_paths

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 import sswp_lib.learn.train as module
 from sswp_lib.config import InputError, RunError
 from sswp_lib.learn import Training
+from sswp_lib.learn.data import generator
 from sswp_lib.space import Genotype, Network, SuperNet, derive
 
 DARTS = Genotype.published("DARTS_V2", 3)
@@ -254,6 +255,19 @@ def test_recalibration_is_reported_beside_the_plain_accuracy(config, data):
     assert set(result["calibrated"]) == {"test", "validation"} and set(result["test"]) == {"top1", "top5", "balanced"}
     changed = differing(before, tensors(training))
     assert changed and all("running_" in name for name in changed)
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_recalibration_draws_its_images_by_the_seed(config, data, seed, monkeypatch):
+    training, taken = Training(config.changed(**{"train.calibrate": True, "seed": seed}), data, DARTS), []
+    monkeypatch.setattr(module, "calibrate", lambda model, batches: taken.extend(batches))
+    monkeypatch.setattr(module, "normalise", lambda images, *_: images)
+    training.finish()
+    others = torch.ones(len(data.train), dtype=torch.bool)
+    others[training.validation_index] = False
+    others = others.nonzero().squeeze(1)
+    order = others[torch.randperm(len(others), generator=generator(seed, "calibration"))]
+    assert torch.equal(torch.cat(taken), data.train[order])
 
 
 def test_pre_training_leaves_the_statistics_of_plain_images(config, data):

@@ -17,6 +17,7 @@ from sswp_lib.learn.views import (
     _draw_moves,
     crop,
     jitter,
+    move,
     normalise,
     random_views,
     training_images,
@@ -92,6 +93,18 @@ def test_crops_lie_within_the_image_and_have_the_area_and_aspect_asked_for():
     aspect = width / height
     assert 0.7 < aspect.min() < 0.8 and 1.25 < aspect.max() < 1.42
     assert len(box.unique(dim=0)) > 1000
+
+
+def test_the_smallest_crop_is_a_pixel():
+    box, _, _ = _draw_crops(20, 8, Views(crop_scale=(0.001, 0.001)), seeded())
+    assert (box[:, 2:] == 1).all()
+
+
+def test_moves_go_up_and_to_the_left_before_the_flip():
+    image = torch.arange(16.0).reshape(1, 1, 4, 4).expand(2, 3, 4, 4)
+    moved = move(image, torch.tensor([1, -2]), torch.tensor([-1, 1]), torch.tensor([False, True]))
+    assert moved[0, 0].tolist() == [[0, 4, 5, 6], [0, 8, 9, 10], [0, 12, 13, 14], [0, 0, 0, 0]]
+    assert moved[1, 0].tolist() == [[0, 0, 0, 0], [0, 0, 0, 0], [0, 3, 2, 1], [0, 7, 6, 5]]
 
 
 def test_rotation_about_the_centre():

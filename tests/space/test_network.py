@@ -9,6 +9,7 @@ import torch
 
 from sswp_lib.config import InputError
 from sswp_lib.space import Genotype, Network, SuperNet, calibrate, derive, drop_path_masks, load_concomitant
+from sswp_lib.space.network import AuxiliaryHead
 
 DARTS = Genotype.published("DARTS_V2", 3)
 
@@ -32,6 +33,15 @@ def test_auxiliary_head_works_for_every_image_size(stem, size):
     auxiliary.square().sum().backward()
     assert network.cells[2].preprocess1[1].weight.grad.abs().sum() > 0
     assert network.head.weight.grad is None
+
+
+@pytest.mark.parametrize("size, stride", [(8, 3), (7, 2)])
+def test_auxiliary_head_pools_as_darts(size, stride):
+    head = AuxiliaryHead(5, 3)
+    maps, seen = torch.randn(2, 5, size, size), []
+    head.body[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    head(maps)
+    assert torch.equal(seen[0], torch.nn.functional.avg_pool2d(maps.relu(), 5, stride=stride))
 
 
 def layers_of(part: torch.nn.Module) -> list[str | tuple]:
