@@ -179,6 +179,13 @@ def test_decoded_images_need_a_byte_a_value(kept, monkeypatch):
     load(kept)
 
 
+@pytest.mark.parametrize("more, there", [(0, True), (1, False)])
+def test_sets_are_kept_by_the_bytes_of_their_decoded_images(kept, monkeypatch, more, there):
+    monkeypatch.setattr(data, "KEEP_BYTES", 7 * 3 * 16 * 16 + more)  # far more than their files have
+    load(kept.model_copy(update={"image_size": 16}))
+    assert (data.Path(kept.root) / "decoded").is_dir() == there
+
+
 def test_a_place_that_cannot_be_written_is_named(kept, tmp_path):
     (tmp_path / "root").write_text("a file")
     with pytest.raises(InputError, match=r"cannot keep decoded images in '.*root/decoded'.*data\.root"):

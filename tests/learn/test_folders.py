@@ -236,6 +236,13 @@ def test_ten_times_as_many_images_are_uneven(tmp_path, many, said):
     assert ("uneven classes" in warnings(folder)) == said
 
 
+@pytest.mark.parametrize("place", ["", "train/"])
+def test_empty_class_folders_are_said(tmp_path, place):
+    folder = images(tmp_path, {f"{place}a": 2, f"{place}c": 2})
+    (folder / place / "b").mkdir()
+    assert "no images in the class folders 'b' of" in warnings(folder)
+
+
 def test_kinds_are_named_by_their_number_and_few_names_whole():
     assert counted([("hidden", 1), (".txt", 4)]) == ".txt (4), hidden (1)"
     assert named("abcde") == "'a', 'b', 'c', 'd', 'e'" and named("abcdef").endswith("'e' and 1 more")

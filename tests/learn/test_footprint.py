@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 import sswp_lib.learn.footprint as module
+from sswp_lib.learn.data import generator
 from sswp_lib.learn.footprint import FEW, step_memory
 from sswp_lib.presets import load_config
-from sswp_lib.space import CANDIDATES, Network, SuperNet
+from sswp_lib.space import CANDIDATES, Network, SuperNet, sample_paths
 
 
 def test_a_search_step_needs_the_memory_of_the_compact_network_whatever_the_number_of_candidates():
@@ -53,6 +55,17 @@ def test_what_is_set_side_by_side_runs_the_same_operations(monkeypatch):
         len(c): sum(p.numel() for p in SuperNet(4, 3, candidates=c).weight_parameters()) for c in (FEW, CANDIDATES)
     }
     assert found["weights"] == {f"{count} candidates": 4 * size for count, size in sizes.items()}
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_paths_are_drawn_by_the_seed(monkeypatch, seed):
+    seen = []
+    monkeypatch.setattr(module, "_peak", lambda model, x, paths, device: seen.append(paths) or 1)
+    step_memory(load_config("smoke", seed=seed), batch_size=8, draws=2)
+    present = torch.ones(3, 14, 7, dtype=torch.bool)
+    for draw, paths in enumerate(seen[::9]):
+        drawn = sample_paths(torch.zeros(3, 14, 7), present, generator(seed, "memory", draw))
+        assert torch.equal(paths.active, drawn.active)
 
 
 def test_a_peak_is_that_of_one_whole_step(monkeypatch):

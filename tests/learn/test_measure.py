@@ -155,3 +155,12 @@ def test_pc_darts_multiply_adds_are_the_reported_ones():
     """597 M at 224 pixels, once elementwise operations are counted as its authors' tool does."""
     found = sizes(Genotype.published("PC_DARTS_IMAGENET", 14), 48, 1000, 224, stem="imagenet")
     assert round((found["multiply_adds"] + found["elementwise"]) / 1e6) == 597
+
+
+def test_peak_memory_of_a_card_is_what_was_added_to_what_lay_there(monkeypatch):
+    done = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: done.append("reset"))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 3)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 10)
+    assert peak_memory(lambda: done.append("step"), "cuda") == 7 and done == ["reset", "step"]

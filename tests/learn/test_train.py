@@ -255,6 +255,7 @@ def test_recalibration_is_reported_beside_the_plain_accuracy(config, data):
     assert set(result["calibrated"]) == {"test", "validation"} and set(result["test"]) == {"top1", "top5", "balanced"}
     changed = differing(before, tensors(training))
     assert changed and all("running_" in name for name in changed)
+    assert "classes_without_test" not in result
 
 
 @pytest.mark.parametrize("seed", [0, 3])

@@ -283,3 +283,7 @@ def test_files_that_hold_no_genotype_are_named(tmp_path, content, named):
         Genotype.from_file(path)
     line = str(error.value)
     assert named in line and "g.json" in line and "\n" not in line and len(line) < 400
+
+
+def test_one_cell_is_enough():
+    assert Genotype.published("DARTS_V2", 1).num_cells == 1
