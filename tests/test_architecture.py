@@ -15,7 +15,7 @@ PACKAGE = Path(sswp_lib.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = ["config", "presets", "space", "learn", "runs", "paper", "show", "lab", "cli"]
 SPACE = [
-    ["genotype"],
+    ["genotype", "small"],
     ["depthwise"],
     ["ops"],
     ["cell", "paths"],

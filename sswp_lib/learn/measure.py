@@ -56,16 +56,17 @@ def parameters(model: nn.Module) -> int:
 
 @torch.no_grad()
 def multiply_adds(model: nn.Module, image_size: int) -> int:
-    """Return the multiply-adds of one image of image_size x image_size in evaluation."""
+    """Return the multiply-adds of one image of image_size x image_size in evaluation, by convolutions as such."""
     from torch.utils.flop_counter import (
         FlopCounterMode,
     )  # here, because it imports triton: half a second at every start of a notebook
 
     was_training = model.training
-    model.eval()
-    device = next(model.parameters()).device
-    with FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, 3, image_size, image_size, device=device))
+    shapes = {
+        name: torch.empty_like(t, device="meta") for name, t in [*model.named_parameters(), *model.named_buffers()]
+    }
+    with FlopCounterMode(display=False) as counter:  # without values, so no convolution is computed in another way
+        torch.func.functional_call(model.eval(), shapes, torch.zeros(1, 3, image_size, image_size, device="meta"))
     model.train(was_training)
     return counter.get_total_flops() // 2
 

@@ -94,7 +94,8 @@ class Training(Loop):
         self.set_lr(self.optimizer, s.lr, s.min_lr, s.schedule)
         if not self.batches or self.step == 0:
             self.batches = epoch_batches(self.train_index, s.batch_size, self.config.seed, "training", self.epoch)
-        self.network.train(s.freeze == "none")  # a probe's BatchNorm stays in evaluation
+        if self.network.training != (s.freeze == "none"):  # a probe's BatchNorm stays in evaluation
+            self.network.train(s.freeze == "none")
         loss, metrics = self.loss(self.batches[self.step], self.epoch, self.step)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sswp_lib.config import InputError
+from sswp_lib.space import small
 from sswp_lib.space.genotype import EDGES, NUM_NODES, reduction_cells
-from sswp_lib.space.ops import OPERATIONS, BatchNorm, FactorizedReduce, ReLUFirst, relu_conv_bn
+from sswp_lib.space.ops import OPERATIONS, BatchNorm, FactorizedReduce, ReLUFirst, concatenated, relu_conv_bn
 
 
 class State(NamedTuple):
@@ -82,7 +82,7 @@ class Cell(nn.Module):
                 if node < NUM_NODES + 1:  # no edge leaves the last
                     states.append(State(node_input, F.relu(node_input)))
                 node_input = None
-        return torch.cat(nodes[-NUM_NODES:], dim=1)
+        return concatenated(nodes[-NUM_NODES:])
 
 
 def _cifar_stem(C: int) -> nn.ModuleList:
@@ -153,6 +153,8 @@ class CellStack(nn.Module):
 
 def pool(feature_map: Tensor) -> Tensor:
     """Global average pool: (N, D, H, W) -> (N, D)."""
+    if small.is_small(feature_map):
+        return feature_map.transpose(0, 1).flatten(2).mean(-1).t()
     return F.avg_pool2d(feature_map, feature_map.shape[2:]).flatten(
         1
     )  # mean(dim=(2, 3)) would lose channels_last in its gradient

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from sswp_lib.space import small
+
 SMALL_MAP = 8  # pixels; below it torch's 5x5 dilated weight gradient reads mostly padding, slowly
 
 
@@ -29,6 +31,10 @@ class DepthwiseConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         stride, dilation = self.stride[0], self.dilation[0]
+        if small.has_small_matrices(x):
+            height, width = x.shape[2:]
+            values = self.rows(small.rows(x), height, width)
+            return small.maps(values, small.after(height, stride), small.after(width, stride))
         if x.device.type != "cpu" or not torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
             return super().forward(x)
         if stride == 1:
@@ -39,12 +45,16 @@ class DepthwiseConv2d(nn.Conv2d):
             return subsample(_Depthwise.apply(x, self.weight, dilation))
         return super().forward(x)
 
+    def rows(self, values: Tensor, height: int, width: int) -> Tensor:
+        """Return rows (C, N * H' * W') of rows (C, N * H * W) of maps as high and wide as said: see `small`."""
+        return small.depthwise(values, self.weight, height, width, self.stride[0], self.dilation[0])
+
 
 def subsample(x: Tensor, offset: int = 0) -> Tensor:
     """Return x[:, :, offset::2, offset::2]; its gradient keeps x's memory layout, where torch's own would lose
     channels_last.
     """
-    return _Subsample.apply(x, offset)
+    return small.subsample(x, offset) if small.is_small(x) else _Subsample.apply(x, offset)
 
 
 class _Subsample(torch.autograd.Function):

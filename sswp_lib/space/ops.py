@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sswp_lib.space import small
 from sswp_lib.space.depthwise import DepthwiseConv2d, subsample
 
 
@@ -35,6 +36,18 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(C))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return x (N, C, H, W), or the rows (C, M) of small maps, normalised."""
+        if x.dim() == 2:
+            return self._rows(x)
+        return small.maps(self(small.rows(x)), *x.shape[2:]) if small.is_small(x) else self._normalised(x)
+
+    def _rows(self, values: Tensor) -> Tensor:
+        if not (self.training and self.momentum is None):
+            return self._normalised(values[None])[0]
+        values = F.layer_norm(values, values.shape[1:], eps=self.eps)  # the same over rows, and faster
+        return values if self.weight is None else values * self.weight[:, None] + self.bias[:, None]
+
+    def _normalised(self, x: Tensor) -> Tensor:
         if self.training and self.momentum is None:
             return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
         return F.batch_norm(
@@ -47,6 +60,39 @@ class BatchNorm(nn.Module):
             self.momentum or 0.0,
             self.eps,
         )
+
+
+class PointwiseConv2d(nn.Conv2d):
+    """A 1x1 convolution without bias: (N, C_in, H, W) -> (N, C_out, H, W), or rows (C_in, M) -> (C_out, M)."""
+
+    def __init__(self, C_in: int, C_out: int):
+        super().__init__(C_in, C_out, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() == 2:
+            return small.pointwise(x, self.weight)
+        return small.maps(self(small.rows(x)), *x.shape[2:]) if small.is_small(x) else super().forward(x)
+
+
+class MaxPool(nn.MaxPool2d):
+    """The greatest of 3x3."""
+
+    def __init__(self, stride: int):
+        super().__init__(3, stride, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # torch's own is five times as fast on this layout
+        return super().forward(x.contiguous(memory_format=torch.channels_last) if small.is_small(x) else x)
+
+
+class AveragePool(nn.AvgPool2d):
+    """The average of 3x3, padding not counted."""
+
+    def __init__(self, stride: int):
+        super().__init__(3, stride, padding=1, count_include_pad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return small.average_pool(x, self.stride) if small.is_small(x) else super().forward(x)
 
 
 @torch.no_grad()
@@ -62,7 +108,9 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor], forward: Callable[[Te
     sums: dict[BatchNorm, list[Tensor]] = {}
 
     def add(layer: BatchNorm, inputs: tuple[Tensor]) -> None:
-        var, mean = torch.var_mean(inputs[0].float(), dim=(0, 2, 3))  # unbiased, as in BatchNorm's running variance
+        values = inputs[0].float()
+        others = 1 if values.dim() == 2 else (0, 2, 3)
+        var, mean = torch.var_mean(values, dim=others)  # unbiased, as in BatchNorm's running variance
         total = sums.setdefault(
             layer, [torch.zeros_like(mean), torch.zeros_like(var), torch.zeros((), device=mean.device)]
         )
@@ -88,24 +136,29 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor], forward: Callable[[Te
         layer.running_var.copy_(var / count)
 
 
+def concatenated(maps: list[Tensor]) -> Tensor:
+    """Return maps (N, C, H, W) one after the other in their channels."""
+    return small.concatenated(maps) if small.is_small(maps[0]) else torch.cat(maps, dim=1)
+
+
 class FactorizedReduce(nn.Module):
     """ReLU, two 1x1 convolutions on the grids of every second pixel, shifted by one, concatenated, BN (DARTS)."""
 
     def __init__(self, C_in: int, C_out: int, affine: bool = True, momentum: float | None = 0.1):
         super().__init__()
-        self.conv_even = nn.Conv2d(C_in, C_out // 2, 1, bias=False)
-        self.conv_odd = nn.Conv2d(C_in, C_out - C_out // 2, 1, bias=False)
+        self.conv_even = PointwiseConv2d(C_in, C_out // 2)
+        self.conv_odd = PointwiseConv2d(C_in, C_out - C_out // 2)
         self.bn = BatchNorm(C_out, affine, momentum)
 
     def forward(self, x: Tensor) -> Tensor:
         even, odd = subsample(x), subsample(x, 1)  # first: a strided 1x1 convolution is slow on a CPU
         odd = F.pad(odd, (0, x.shape[3] % 2, 0, x.shape[2] % 2))  # a map of odd size lacks its last odd row
-        return self.bn(torch.cat([self.conv_even(F.relu(even)), self.conv_odd(F.relu(odd))], dim=1))
+        return self.bn(concatenated([self.conv_even(F.relu(even)), self.conv_odd(F.relu(odd))]))
 
 
 def relu_conv_bn(C_in: int, C_out: int, affine: bool = True, momentum: float | None = 0.1) -> nn.Sequential:
     """ReLU, 1x1 convolution, BN: brings a cell's input to the cell's channels."""
-    return nn.Sequential(nn.ReLU(), nn.Conv2d(C_in, C_out, 1, bias=False), BatchNorm(C_out, affine, momentum))
+    return nn.Sequential(nn.ReLU(), PointwiseConv2d(C_in, C_out), BatchNorm(C_out, affine, momentum))
 
 
 class ReLUFirst(nn.Sequential):
@@ -116,9 +169,22 @@ class ReLUFirst(nn.Sequential):
     def forward(self, x: Tensor, rectified: Tensor | None = None) -> Tensor:
         first, *others = self
         x = first(x) if rectified is None else rectified
+        if small.has_small_matrices(x):
+            return self._small(x, others)
         for layer in others:
             x = layer(x)
         return x
+
+    @staticmethod
+    def _small(x: Tensor, layers: list[nn.Module]) -> Tensor:
+        values, (height, width) = small.rows(x), x.shape[2:]
+        for layer in layers:
+            if isinstance(layer, DepthwiseConv2d):
+                values = layer.rows(values, height, width)
+                height, width = (small.after(side, layer.stride[0]) for side in (height, width))
+            else:
+                values = layer(values)
+        return small.maps(values, height, width)
 
 
 def _depthwise_separable(
@@ -127,7 +193,7 @@ def _depthwise_separable(
     return [
         nn.ReLU(),  # never in place: the input belongs to other edges too
         DepthwiseConv2d(C, kernel, stride, dilation),
-        nn.Conv2d(C, C, 1, bias=False),
+        PointwiseConv2d(C, C),
         BatchNorm(C, affine, momentum),
     ]
 
@@ -137,11 +203,11 @@ def _skip(C: int, stride: int, affine: bool, momentum: float | None) -> nn.Modul
 
 
 def _max_pool(C: int, stride: int, affine: bool, momentum: float | None) -> nn.Module:
-    return nn.Sequential(nn.MaxPool2d(3, stride, padding=1), BatchNorm(C, False, momentum))
+    return nn.Sequential(MaxPool(stride), BatchNorm(C, False, momentum))
 
 
 def _avg_pool(C: int, stride: int, affine: bool, momentum: float | None) -> nn.Module:
-    return nn.Sequential(nn.AvgPool2d(3, stride, padding=1, count_include_pad=False), BatchNorm(C, False, momentum))
+    return nn.Sequential(AveragePool(stride), BatchNorm(C, False, momentum))
 
 
 def _separable(kernel: int) -> Callable[..., nn.Module]:

@@ -34,7 +34,7 @@ def layers_of(operation: nn.Module) -> list[str]:
 
 
 def test_operations_are_those_of_darts():
-    block = ["ReLU", "DepthwiseConv2d", "Conv2d", "BatchNorm"]
+    block = ["ReLU", "DepthwiseConv2d", "PointwiseConv2d", "BatchNorm"]
     for name, kernel, dilation, blocks in [
         ("sep_conv_3x3", 3, 1, 2),
         ("sep_conv_5x5", 5, 1, 2),
