@@ -297,6 +297,8 @@ def print_record(record) -> None:
     """Print a run's name and the result's plain numbers."""
     typer.echo(record.name)
     for name, value in record.result.items():
+        if name == "evidence":  # of which the rest is a number an entry of alpha
+            value = {part: value[part] for part in ("drift", "margin")}
         if name not in ("genotype", "pruned_at"):
             typer.echo(f"  {name}: {json.dumps(value)}")
 

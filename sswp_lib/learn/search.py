@@ -18,6 +18,7 @@ from torch import Tensor
 from sswp_lib.config import Config, InputError
 from sswp_lib.config import Search as Settings
 from sswp_lib.learn.data import ImageData, epoch_batches, generator, halves, take
+from sswp_lib.learn.evidence import Evidence
 from sswp_lib.learn.loop import Loop, frozen, optimizer_state, precision, restore_optimizer, seeded
 from sswp_lib.learn.measure import certainty, entropy, operation_counts, operation_shares, sizes, skip_share
 from sswp_lib.learn.objectives import Objective, build
@@ -93,6 +94,7 @@ class Search(Loop):
             learnt, lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay, foreach=True
         )
         self.alpha_optimizer = torch.optim.Adam([self.supernet.alpha], lr=s.alpha_lr, betas=(0.0, s.alpha_beta2))
+        self.evidence = Evidence(self.supernet.alpha.shape)
         self._fetch_alpha()
 
     def _fetch_alpha(self) -> None:
@@ -161,11 +163,12 @@ class Search(Loop):
         with frozen(self._named_weights().values()):  # no weight's gradient is even computed
             loss, _ = self.loss(index, draw("views"), paths)
             (alpha.grad,) = torch.autograd.grad(loss, alpha)
-        before = alpha.detach().clone()
+        before, on_host = alpha.detach().clone(), self.alpha_on_host
         self.alpha_optimizer.step()
         restore_unsampled(alpha, before, paths)
         alpha.grad = None
         self._fetch_alpha()
+        self.evidence.follow(on_host, self.alpha_on_host, paths)
         self.record(alpha_loss=loss)
 
     def loss(
@@ -208,6 +211,7 @@ class Search(Loop):
         return super().state() | {
             "supernet": self.supernet.state_dict(),
             "present": self.supernet.present.clone(),
+            "evidence": self.evidence.state(),
             "objective": self.objective.state_dict(),
             "optimizer": optimizer_state(self.optimizer, self._named_weights()),
             "alpha_optimizer": optimizer_state(self.alpha_optimizer, {"alpha": self.supernet.alpha}),
@@ -219,6 +223,7 @@ class Search(Loop):
         self.objective.prune_as(self.supernet)
         self.supernet.load_state_dict(state["supernet"])
         self._fetch_alpha()
+        self.evidence.restore(state["evidence"])
         self.objective.load_state_dict(state["objective"])
         self._forget_dropped()
         restore_optimizer(self.optimizer, self._named_weights(), state["optimizer"])
@@ -246,6 +251,7 @@ class Search(Loop):
             "genotype": genotype.model_dump(mode="json"),
             **judged,
             "alpha": certainty(self.alpha_on_host),
+            "evidence": self.evidence.describe(self.alpha_on_host),
             "architecture_steps": list(architecture_steps(s, cells, self.num_steps).values()),
             "changed_by_caps": changed_by_caps(self.alpha_on_host, s.max_skips, s.max_pools),
             "operation_counts": operation_counts(genotype),

@@ -95,6 +95,11 @@ def fine_tuning(config: Config, study: Config, search: int, repeat: int, count: 
     return Job({**labels, "search": search, "seed": seed}, study.changed(**changes), config.changed(seed=search))
 
 
+def searches(config: Config, count: int) -> list[Job]:
+    """Search with each of so many seeds."""
+    return [Job({"search": seed}, config.changed(seed=seed)) for seed in range(count)]
+
+
 def few_labels(
     config: Config,
     study: Config,

@@ -26,7 +26,7 @@ from sswp_lib.config import InputError, home, html_table, one_line, suggest
 from sswp_lib.runs import files
 from sswp_lib.space import Genotype
 
-FORMAT = 2  # part of every name; raised when the code comes to other results than before (tests/golden.py)
+FORMAT = 3  # part of every name; raised when the code comes to other results than before (tests/golden.py)
 CHECKSUM = "record_sha256"  # of everything else in a record's file
 
 

@@ -17,9 +17,11 @@ from scipy import stats
 
 from sswp_lib.config import Search
 from sswp_lib.learn.phases import pruning_epochs
+from sswp_lib.paper import learnt
 from sswp_lib.paper.tables import INITS, inits
-from sswp_lib.runs.records import Done
-from sswp_lib.show.plots import COLOURS, SMALL, WIDTH, shade
+from sswp_lib.runs.records import Done, Record
+from sswp_lib.show.plots import COLOURS, OPERATION_COLOURS, SMALL, WIDTH, shade
+from sswp_lib.space import CANDIDATES
 
 INIT_COLOURS = {"random": COLOURS[7], "simclr": COLOURS[1], "simclr_matched": COLOURS[2], "concomitant": COLOURS[0]}
 INIT_MARKERS = {"random": "s", "simclr": "^", "simclr_matched": "v", "concomitant": "o"}
@@ -256,4 +258,36 @@ def size_against_accuracy(frame: pd.DataFrame, order: Sequence[str]) -> Figure:
         )
     axes.set(xlabel="parameters (thousands)", ylabel="test accuracy from scratch (%)")
     figure.legend(loc="outside right center", frameon=False, fontsize=SMALL)
+    return figure
+
+
+def evidence(searches: Sequence[Record]) -> Figure:
+    """Has alpha learnt? Left: how far alpha came beside a random walk, a dot for each search and cell. Right: alpha of
+    two searches against each other, centred by edge, an entry a dot.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.4))
+    found = learnt.dots(searches)
+    for cell, rows in found.groupby("cell"):
+        colour, marker = COLOURS[cell % len(COLOURS)], "os^Dv*PX<>"[cell % 10]
+        left.plot(rows["updates"], rows["drift"], marker, color=colour, ms=5, label=f"cell {cell}")
+    left.axhline(1, color="0.3", ls="--", lw=1, label="by lot")
+    ends = {axis: (0, 1.1 * max(found[name].max(), 1)) for axis, name in (("xlim", "updates"), ("ylim", "drift"))}
+    left.set(xlabel="updates of an entry", ylabel="mean square of alpha / walk", **ends)
+    left.legend(fontsize=SMALL, ncols=1 + (found["cell"].nunique() > 6), loc="best")
+    if len(searches) < 2:
+        right.text(0.5, 0.5, "one search", ha="center", transform=right.transAxes, fontsize=SMALL)
+        right.set_axis_off()
+        return figure
+    values = learnt.alphas(searches)
+    for place, name in enumerate(CANDIDATES):
+        one, two = values[0, ..., place], values[1, ..., place]
+        colour, marker = OPERATION_COLOURS[name], "os^Dv*P"[place]
+        right.plot(one.ravel(), two.ravel(), marker, color=colour, ms=3, alpha=0.7, label=name)
+    r, low, high = learnt.by_entry(searches)
+    within = "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
+    right.set_title(f"mean correlation {r:.2f}{within}", fontsize=9)
+    right.set(xlabel=f"alpha of search {searches[0].seed}", ylabel=f"alpha of search {searches[1].seed}")
+    figure.legend(
+        *right.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=SMALL
+    )
     return figure

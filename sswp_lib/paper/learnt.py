@@ -1,0 +1,132 @@
+"""Has alpha learnt? What several searches of one configuration say of it, each by itself and all beside one another.
+
+Each search's record has the way of its alpha beside a random walk (see `learn.evidence`). Between searches, alpha is
+centred by edge, for only differences between candidates mean anything, and correlated: of all entries, and of the
+operations' means over all edges. What two seeds have in common is what a third would find too; the rest is noise, or
+what each seed's own weights want.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from math import nan
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from sswp_lib.config import InputError
+from sswp_lib.paper.effects import ALPHA
+from sswp_lib.runs.records import Record
+
+WHOLE = "all cells"
+
+
+def alphas(records: Sequence[Record]) -> np.ndarray:
+    """Return alpha at the end of each search, centred by edge: (searches, cells, 14, M).
+
+    Raises:
+        InputError: searches of different shapes.
+    """
+    values = [np.array(record.result["evidence"]["alpha"]) for record in records]
+    shapes = {value.shape for value in values}
+    if len(shapes) != 1:
+        raise InputError(f"alpha has the shapes {sorted(shapes)}; expected searches of one configuration")
+    return np.stack([value - value.mean(-1, keepdims=True) for value in values])
+
+
+def correlations(values: np.ndarray) -> list[float]:
+    """Return the correlation of every pair of searches' values, (searches, ...); nan where all of one are equal."""
+    flat = values.reshape(len(values), -1)
+    sizes = np.linalg.norm(flat, axis=1)
+    return [float(flat[i] @ flat[j] / (sizes[i] * sizes[j])) if sizes[i] * sizes[j] else nan for i, j in _pairs(flat)]
+
+
+def _pairs(values: np.ndarray) -> list[tuple[int, int]]:
+    return list(combinations(range(len(values)), 2))
+
+
+def agreement(values: np.ndarray) -> tuple[float, float, float]:
+    """Return the mean correlation between two searches with its 95 % interval.
+
+    Pairs share searches, so the interval is a jackknife's over the searches: nan where there are fewer than three.
+    """
+    n, every = len(values), correlations(values)
+    if not every:
+        return nan, nan, nan
+    mean = float(np.mean(every))
+    if n < 3:
+        return mean, nan, nan
+    left_out = [np.mean([r for r, pair in zip(every, _pairs(values), strict=True) if k not in pair]) for k in range(n)]
+    error = np.sqrt((n - 1) / n * np.square(left_out - np.mean(left_out)).sum())
+    half = float(stats.t.ppf(1 - ALPHA / 2, n - 1) * error)
+    return mean, max(mean - half, -1.0), min(mean + half, 1.0)
+
+
+def by_entry(records: Sequence[Record]) -> tuple[float, float, float]:
+    """Return how far two searches agree on every entry of alpha: see `agreement`."""
+    return agreement(alphas(records))
+
+
+def by_operation(records: Sequence[Record]) -> tuple[float, float, float]:
+    """Return how far two searches agree on the operations' means over all edges of all cells."""
+    return agreement(alphas(records).mean(axis=(1, 2)))
+
+
+def by_cell(records: Sequence[Record]) -> pd.DataFrame:
+    """Return a row a cell, and one for all: means over the searches.
+
+    Columns: updates of an entry; drift and margin, about 1 by lot; and the signal-to-noise ratio of an update that the
+    drift stands for, (drift - 1) = n s^2, nan where it is below 1.
+    """
+    rows, each = [], [record.result["evidence"] for record in records]
+    cells = len(each[0]["updates"])
+    for cell in [*range(cells), WHOLE]:
+        chosen = range(cells) if cell == WHOLE else [cell]
+        updates = np.mean([np.mean(e["updates"][c]) for e in each for c in chosen])
+        drift, margin = (_mean([e[name][c] for e in each for c in chosen]) for name in ("drift", "margin"))
+        s = np.sqrt((drift - 1) / updates) if updates and drift > 1 else nan
+        rows.append({"cell": cell, "updates of an entry": updates, "drift": drift, "margin": margin, "s": s})
+    return pd.DataFrame(rows).round(3)
+
+
+def _mean(values: list[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else nan
+
+
+def dots(records: Sequence[Record]) -> pd.DataFrame:
+    """Return a row for each search and cell: "search" (its seed), "cell", "updates" of an entry, "drift", "margin"."""
+    rows: list[dict[str, Any]] = []
+    for record in records:
+        evidence = record.result["evidence"]
+        for cell, updates in enumerate(evidence["updates"]):
+            values = {name: evidence[name][cell] for name in ("drift", "margin")}
+            rows.append({"search": record.seed, "cell": cell, "updates": float(np.mean(updates)), **values})
+    return pd.DataFrame(rows).astype({"drift": float, "margin": float})
+
+
+def sentence(records: Sequence[Record]) -> str:
+    """Return in words what alpha has learnt."""
+    whole = by_cell(records).iloc[-1]
+    said = [
+        f"An entry of alpha had {whole['updates of an entry']:.0f} updates and came {whole['drift']:.2f} times as far "
+        "(in mean square) as a random walk of the same steps; the best candidate of an edge leads the second by "
+        f"{whole['margin']:.2f} times what chance gives."
+    ]
+    if len(records) < 2:
+        return said[0] + " One search: whether another would find the same is not known."
+    r, operations = by_entry(records), by_operation(records)
+    said.append(
+        f"Between {len(records)} searches the entries correlate with {_interval(r)}, the operations' means with "
+        f"{_interval(operations)}."
+    )
+    if np.isnan(r[1]) or r[1] > 0:
+        return " ".join(said)
+    return " ".join([*said, "That is no more than chance: what such a search finds is close to a draw by lot."])
+
+
+def _interval(r: tuple[float, float, float]) -> str:
+    return f"{r[0]:.2f}" + ("" if np.isnan(r[1]) else f" [{r[1]:.2f}, {r[2]:.2f}]")

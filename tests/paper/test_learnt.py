@@ -1,0 +1,104 @@
+"""Has alpha learnt? What several searches' records say of it together."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from sswp_lib.config import InputError
+from sswp_lib.paper import learnt
+from sswp_lib.show import comparisons
+
+
+def search(seed: int, alpha: np.ndarray, drift=(1.0, 2.0), updates: int = 100) -> SimpleNamespace:
+    evidence = {
+        "updates": np.full(alpha.shape, updates).tolist(),
+        "alpha": alpha.tolist(),
+        "walk": np.ones(alpha.shape).tolist(),
+        "drift": list(drift),
+        "margin": [1.0, 1.5],
+    }
+    return SimpleNamespace(seed=seed, result={"evidence": evidence})
+
+
+def searches(count: int, noise: float) -> list[SimpleNamespace]:
+    """Return searches of two cells whose alpha is one and the same, plus noise."""
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=(2, 14, 7))
+    return [search(k, shared + noise * rng.normal(size=shared.shape)) for k in range(count)]
+
+
+def test_alpha_is_centred_by_edge_before_it_is_compared():
+    """What is added to a whole edge changes no probability, and no correlation."""
+    rng = np.random.default_rng(1)
+    one, two = rng.normal(size=(2, 2, 14, 7))
+    lifted = [search(0, one + 5 * rng.normal(size=(2, 14, 1))), search(1, two - 3)]
+    assert learnt.by_entry(lifted)[0] == pytest.approx(learnt.by_entry([search(0, one), search(1, two)])[0])
+    assert np.abs(learnt.alphas(lifted).mean(-1)).max() < 1e-12
+
+
+def test_the_correlation_is_that_of_the_part_that_searches_share():
+    """Equal parts of signal and noise: 1/2; without noise: 1."""
+    r, low, high = learnt.by_entry(searches(6, 1.0))
+    assert r == pytest.approx(0.5, abs=0.05) and low < r < high and high - low < 0.3
+    assert learnt.by_entry(searches(3, 0.0))[0] == pytest.approx(1)
+    r, low, high = learnt.by_entry([search(k, np.random.default_rng(k).normal(size=(2, 14, 7))) for k in range(6)])
+    assert low < 0 < high and abs(r) < 0.1
+
+
+def test_operations_means_agree_where_single_entries_do_not():
+    rng = np.random.default_rng(0)
+    preferred = np.linspace(-0.5, 0.5, 7)
+    found = [search(k, preferred + 2 * rng.normal(size=(2, 14, 7))) for k in range(4)]
+    assert learnt.by_operation(found)[0] > learnt.by_entry(found)[0] + 0.2
+
+
+@pytest.mark.parametrize("count, known", [(1, (False, False)), (2, (True, False)), (3, (True, True))])
+def test_an_interval_needs_three_searches(count, known):
+    r, low, high = learnt.by_entry(searches(count, 1.0))
+    assert (not np.isnan(r), not np.isnan(low) and not np.isnan(high)) == known
+
+
+def test_the_jackknifes_interval_covers_what_is_true():
+    """Of 200 sets of five searches that share half, about 95 % of the intervals have 1/2 in them."""
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(200):
+        values = rng.normal(size=(2, 14, 7)) + rng.normal(size=(5, 2, 14, 7))
+        _, low, high = learnt.agreement(values)
+        hits += low < 0.5 < high
+    assert hits >= 176
+
+
+def test_searches_of_other_shapes_are_refused():
+    with pytest.raises(InputError, match=r"alpha has the shapes .*; expected searches of one configuration"):
+        learnt.alphas([search(0, np.zeros((2, 14, 7))), search(1, np.zeros((3, 14, 7)))])
+
+
+def test_a_row_a_cell_and_one_for_all():
+    table = learnt.by_cell([search(0, np.zeros((2, 14, 7))), search(1, np.zeros((2, 14, 7)), drift=(None, 6.0))])
+    assert table["cell"].tolist() == [0, 1, "all cells"] and table["updates of an entry"].tolist() == [100] * 3
+    assert table["drift"].tolist() == [1, 4, 3]
+    assert table["s"].tolist()[1:] == pytest.approx([(3 / 100) ** 0.5, (2 / 100) ** 0.5], abs=1e-3)
+    assert np.isnan(table["s"].iloc[0])  # at a drift of 1 there is no signal to speak of
+
+
+@pytest.mark.parametrize("noise, count, said", [
+    (0.3, 4, False), (1e6, 4, True), (1e6, 1, False),
+])  # fmt: skip
+def test_chance_is_called_chance(noise, count, said):
+    text = learnt.sentence(searches(count, noise))
+    assert ("close to a draw by lot" in text) == said
+    assert ("One search" in text) == (count == 1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_figure_has_a_dot_for_each_search_and_cell(count):
+    figure = comparisons.evidence(searches(count, 1.0))
+    left, right = figure.axes
+    dots = [line for line in left.lines if line.get_marker() not in ("", "None")]
+    assert sum(len(line.get_xdata()) for line in dots) == 2 * count
+    assert (count > 1) == right.axison
+    if count > 1:
+        assert sum(len(line.get_xdata()) for line in right.lines) == 2 * 14 * 7
