@@ -2,8 +2,9 @@
 
 A claim is "seen" where the 95 % interval of its effect lies wholly on the claim's side of a bound (above 0, if nothing
 else is said), "contradicted" where it lies wholly on the other, else "undecided". That something does *not* help is a
-test of non-inferiority: its bound is a margin below 0. A ledger judges each claim alone; `gathered` judges all of a
-report together, by Holm's correction, and that verdict counts.
+test of non-inferiority: its bound is a margin below 0. A claim about architectures is "not testable" where no search
+behind it has learnt its alpha: what is compared there was drawn by lot. A ledger judges each claim alone; `gathered`
+judges all of a report together, by Holm's correction, and that verdict counts.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from sswp_lib.config import InputError
+from sswp_lib.paper import learnt
 from sswp_lib.paper.effects import (
     ALPHA,
     NO_SPREAD,
@@ -32,6 +34,7 @@ __all__ = ["CLAIMS", "Claim", "Effect", "above_ten_percent", "at", "best_of", "b
 __all__ += ["memory", "nested", "preferred_rates", "relative_gain"]  # all that notebooks need to measure claims
 
 MARGIN = 1.0  # points of test accuracy; ours, fixed before any result: what a few hundred test images can tell apart
+NOT_TESTABLE = "not testable"
 CONTROL = "control, ours"  # what the paper does not compare
 
 
@@ -42,6 +45,7 @@ class Claim:
     Args:
         margin: of non-inferiority, in points; the claim is seen where the effect lies above -margin.
         below: where given, the claim is seen where the effect lies below it.
+        architectures: whether it says something of the architectures that searches find.
     """
 
     text: str
@@ -50,6 +54,7 @@ class Claim:
     measure: str
     margin: float = 0.0
     below: float | None = None
+    architectures: bool = False
 
     @property
     def bound(self) -> str:
@@ -62,6 +67,8 @@ class Claim:
 
     def verdict(self, effect: Effect) -> str:
         """Return the verdict by the effect's own interval, as if no other claim were tested."""
+        if effect.untestable:
+            return NOT_TESTABLE
         p = self.p(effect)
         if p is None or p >= ALPHA:
             return "undecided"
@@ -77,29 +84,39 @@ CLAIMS = {
         "4.2 (SSNAS, Table 1)",
         "+0.68",
         f"found minus random genotypes, {_SCRATCH}",
+        architectures=True,
     ),
     "ssl_beats_sl": Claim(
         "Searching without labels (SSL) beats searching with them (SL)",
         "4.3, Table 3a",
         "+0.21",
         f"SSL+FPP minus SL+FPP, {_SCRATCH}",
+        architectures=True,
     ),
     "fpp_helps_ssl": Claim(
-        "FPP helps a search without labels", "4.3, Table 3a", "+0.09", f"SSL+FPP minus SSL, {_SCRATCH}"
+        "FPP helps a search without labels",
+        "4.3, Table 3a",
+        "+0.09",
+        f"SSL+FPP minus SSL, {_SCRATCH}",
+        architectures=True,
     ),
-    "fpp_helps_sl": Claim("FPP helps a search with labels", "4.3, Table 3a", "+0.15", f"SL+FPP minus SL, {_SCRATCH}"),
+    "fpp_helps_sl": Claim(
+        "FPP helps a search with labels", "4.3, Table 3a", "+0.15", f"SL+FPP minus SL, {_SCRATCH}", architectures=True
+    ),
     "bpp_does_not_help": Claim(
         "Pruning back to front (BPP) does not help",
         "4.3, Table 3a",
         "+0.08",
         f"SSL minus SSL+BPP, {_SCRATCH}; {_NOT_WORSE}",
         margin=MARGIN,
+        architectures=True,
     ),
     "default_ratio": Claim(
         "The ratios 0.2 : 0.4 : 0.4 are best",
         "4.3, Table 3b",
         "+0.09",
         f"default minus the closest of shorter and longer, {_SCRATCH}",
+        architectures=True,
     ),
     "fpp_closes_gap": Claim(
         "FPP lessens network inflation, the gap between search and final network",
@@ -108,16 +125,25 @@ CLAIMS = {
         "gap of contrastive accuracy between supernet and exported network, SSL minus SSL+FPP (points)",
     ),
     "dropout": Claim(
-        "Skip dropout 0.2 is best", "4.3, Table 3c", "+0.07", f"0.2 minus the closest of 0 and 0.5, {_SCRATCH}"
+        "Skip dropout 0.2 is best",
+        "4.3, Table 3c",
+        "+0.07",
+        f"0.2 minus the closest of 0 and 0.5, {_SCRATCH}",
+        architectures=True,
     ),
     "proxy_free": Claim(
         "Searching on the data that is trained on beats transfer",
         "4.3, Table 3d",
         "+0.93",
         f"proxy-free minus transfer, {_SCRATCH}",
+        architectures=True,
     ),
     "longer_search": Claim(
-        "A longer search helps", "4.3, Figure 4", "a picture", f"most minus fewest epochs, {_SCRATCH}"
+        "A longer search helps",
+        "4.3, Figure 4",
+        "a picture",
+        f"most minus fewest epochs, {_SCRATCH}",
+        architectures=True,
     ),
     "larger_batch": Claim(
         "A larger batch does not help",
@@ -125,8 +151,11 @@ CLAIMS = {
         "a picture",
         f"preset's batch minus twice of it, {_SCRATCH}; {_NOT_WORSE}",
         margin=MARGIN,
+        architectures=True,
     ),
-    "byol_is_worse": Claim("BYOL in the search is worse than SimCLR", "3.3", "+0.49", f"SimCLR minus BYOL, {_SCRATCH}"),
+    "byol_is_worse": Claim(
+        "BYOL in the search is worse than SimCLR", "3.3", "+0.49", f"SimCLR minus BYOL, {_SCRATCH}", architectures=True
+    ),
     "concomitant_beats_random": Claim(
         "Concomitant weights beat a random start at few labels",
         "4.4, Figure 5",
@@ -181,6 +210,7 @@ CLAIMS = {
         "appendix B, Table 6",
         "+0.60",
         "linear probe after SimCLR pre-training, SSL minus SL, test accuracy (points)",
+        architectures=True,
     ),
     "memory": Claim(
         "A search step needs memory of the same magnitude as a compact network's",
@@ -279,13 +309,20 @@ def ledger(effects: dict[str, Effect], label: str) -> pd.DataFrame:
     """
     rows = []
     for key, effect in effects.items():
-        claim, p = CLAIMS[key], CLAIMS[key].p(effect)
+        claim = CLAIMS[key]
+        if claim.architectures and not effect.untestable:
+            effect = replace(effect, untestable=learnt.by_lot(effect.runs))
+        p = None if effect.untestable else claim.p(effect)
         rows.append(
             {"key": key, "claim": claim.text, "section": claim.section, "paper": claim.paper, "measure": claim.measure}
-            | {name: round(getattr(effect, name), 2) for name in ("mean", "low", "high")}
+            | {name: round(getattr(effect, name), 2) for name in ("mean", "low", "high", "resolution")}
             | {"seen where": claim.bound, "p": None if p is None else _four_digits(p)}
             | {"alone": claim.verdict(effect), "n": effect.n, "unit": effect.unit, "searches": effect.searches}
-            | {"note": effect.note, "preset": label, "runs": " ".join(sorted(effect.runs))}
+            | {
+                "note": "; ".join(filter(None, [effect.untestable, effect.note])),
+                "preset": label,
+                "runs": " ".join(sorted(effect.runs)),
+            }
         )
     table = pd.DataFrame(rows)
     table.insert(table.columns.get_loc("note"), "shares runs with", _sharing(table))
@@ -305,8 +342,9 @@ def gathered(claims: pd.DataFrame) -> pd.DataFrame:
     p = pd.to_numeric(claims["p"], errors="coerce")
     tested, together = p.notna(), p.copy()
     together[tested] = holm(p[tested])
+    counts = (together < ALPHA) | (claims["alone"] == NOT_TESTABLE)
     return claims.assign(
-        **{"p, Holm": together.map(_four_digits), "verdict": claims["alone"].where(together < ALPHA, "undecided")},
+        **{"p, Holm": together.map(_four_digits), "verdict": claims["alone"].where(counts, "undecided")},
         **{"shares runs with": _sharing(claims)},
     )
 

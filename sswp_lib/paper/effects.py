@@ -33,6 +33,7 @@ class Effect:
         searches: how many different searches stand behind each side of it.
         runs: names of the runs that it was computed from.
         note: what a reader must know beside the numbers.
+        untestable: why no claim can be tested by it, whatever its interval.
     """
 
     mean: float
@@ -44,6 +45,12 @@ class Effect:
     searches: int = 0
     runs: frozenset[str] = frozenset()
     note: str = ""
+    untestable: str = ""
+
+    @property
+    def resolution(self) -> float:
+        """Half the interval: an effect at least so far from the bound would have been seen."""
+        return (self.high - self.low) / 2
 
     def p_against(self, value: float) -> float | None:
         """Return p against another value than 0, of an effect with Student's interval."""

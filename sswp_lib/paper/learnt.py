@@ -8,7 +8,7 @@ what each seed's own weights want.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from math import nan
 from typing import Any
@@ -17,20 +17,21 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from sswp_lib.config import InputError
+from sswp_lib.config import InputError, digest
 from sswp_lib.paper.effects import ALPHA
+from sswp_lib.runs import records
 from sswp_lib.runs.records import Record
 
 WHOLE = "all cells"
 
 
-def alphas(records: Sequence[Record]) -> np.ndarray:
+def alphas(searches: Sequence[Record]) -> np.ndarray:
     """Return alpha at the end of each search, centred by edge: (searches, cells, 14, M).
 
     Raises:
         InputError: searches of different shapes.
     """
-    values = [np.array(record.result["evidence"]["alpha"]) for record in records]
+    values = [np.array(record.result["evidence"]["alpha"]) for record in searches]
     shapes = {value.shape for value in values}
     if len(shapes) != 1:
         raise InputError(f"alpha has the shapes {sorted(shapes)}; expected searches of one configuration")
@@ -65,23 +66,52 @@ def agreement(values: np.ndarray) -> tuple[float, float, float]:
     return mean, max(mean - half, -1.0), min(mean + half, 1.0)
 
 
-def by_entry(records: Sequence[Record]) -> tuple[float, float, float]:
+def by_entry(searches: Sequence[Record]) -> tuple[float, float, float]:
     """Return how far two searches agree on every entry of alpha: see `agreement`."""
-    return agreement(alphas(records))
+    return agreement(alphas(searches))
 
 
-def by_operation(records: Sequence[Record]) -> tuple[float, float, float]:
+def by_operation(searches: Sequence[Record]) -> tuple[float, float, float]:
     """Return how far two searches agree on the operations' means over all edges of all cells."""
-    return agreement(alphas(records).mean(axis=(1, 2)))
+    return agreement(alphas(searches).mean(axis=(1, 2)))
 
 
-def by_cell(records: Sequence[Record]) -> pd.DataFrame:
+def chance(values: np.ndarray) -> float:
+    """Return the probability of a mean correlation as great or greater between searches whose alpha went by lot.
+
+    Each edge of the centred values has one degree of freedom less than candidates, and all of them are independent
+    then; so is every pair of searches.
+    """
+    freedom = values[0].size * (1 - 1 / values.shape[-1])
+    every = correlations(values)
+    return float(stats.norm.sf(np.mean(every) * np.sqrt(freedom * len(every))))
+
+
+def by_lot(runs: Iterable[str]) -> str:
+    """Return why nothing can be said of the architectures that these runs' searches found: because between searches of
+    one configuration alpha agrees no better than by chance, whatever the configuration. Empty where it does for one of
+    them, or where no configuration has two searches to compare.
+    """
+    groups: dict[str, list[Record]] = {}
+    for name in sorted(runs):
+        if name.startswith("search-") and (records.root() / name / "record.json").is_file():
+            record = records.read(records.root() / name / "record.json")
+            if "evidence" in record.result:
+                groups.setdefault(digest(record.config | {"seed": None}), []).append(record)
+    values = [alphas(group) for group in groups.values() if len(group) > 1]
+    if not values or min(map(chance, values)) < ALPHA / len(values):
+        return ""
+    greatest = max(float(np.mean(correlations(value))) for value in values)
+    return f"alpha at chance: it correlates with {greatest:.2f} at most between searches that differ in their seed"
+
+
+def by_cell(searches: Sequence[Record]) -> pd.DataFrame:
     """Return a row a cell, and one for all: means over the searches.
 
     Columns: updates of an entry; drift and margin, about 1 by lot; and the signal-to-noise ratio of an update that the
     drift stands for, (drift - 1) = n s^2, nan where it is below 1.
     """
-    rows, each = [], [record.result["evidence"] for record in records]
+    rows, each = [], [record.result["evidence"] for record in searches]
     cells = len(each[0]["updates"])
     for cell in [*range(cells), WHOLE]:
         chosen = range(cells) if cell == WHOLE else [cell]
@@ -97,10 +127,10 @@ def _mean(values: list[float | None]) -> float:
     return float(np.mean(known)) if known else nan
 
 
-def dots(records: Sequence[Record]) -> pd.DataFrame:
+def dots(searches: Sequence[Record]) -> pd.DataFrame:
     """Return a row for each search and cell: "search" (its seed), "cell", "updates" of an entry, "drift", "margin"."""
     rows: list[dict[str, Any]] = []
-    for record in records:
+    for record in searches:
         evidence = record.result["evidence"]
         for cell, updates in enumerate(evidence["updates"]):
             values = {name: evidence[name][cell] for name in ("drift", "margin")}
@@ -108,19 +138,19 @@ def dots(records: Sequence[Record]) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"drift": float, "margin": float})
 
 
-def sentence(records: Sequence[Record]) -> str:
+def sentence(searches: Sequence[Record]) -> str:
     """Return in words what alpha has learnt."""
-    whole = by_cell(records).iloc[-1]
+    whole = by_cell(searches).iloc[-1]
     said = [
         f"An entry of alpha had {whole['updates of an entry']:.0f} updates and came {whole['drift']:.2f} times as far "
         "(in mean square) as a random walk of the same steps; the best candidate of an edge leads the second by "
         f"{whole['margin']:.2f} times what chance gives."
     ]
-    if len(records) < 2:
+    if len(searches) < 2:
         return said[0] + " One search: whether another would find the same is not known."
-    r, operations = by_entry(records), by_operation(records)
+    r, operations = by_entry(searches), by_operation(searches)
     said.append(
-        f"Between {len(records)} searches the entries correlate with {_interval(r)}, the operations' means with "
+        f"Between {len(searches)} searches the entries correlate with {_interval(r)}, the operations' means with "
         f"{_interval(operations)}."
     )
     if np.isnan(r[1]) or r[1] > 0:

@@ -29,11 +29,11 @@ from sswp_lib.runs.progress import duration
 from sswp_lib.runs.records import Record
 
 SMALL = ("smoke", "quick")  # presets whose numbers are not the paper's
-MARKS = {"seen": "✓", "contradicted": "✗", "undecided": "?"}
+MARKS = {"seen": "✓", "contradicted": "✗", "undecided": "?", "not testable": "–"}
 JUDGED = ("verdict", "p, Holm", "notebook")  # columns that a notebook's own ledger cannot have
 LEDGER = (
-    *("claim", "verdict", "alone", "mean", "low", "high", "seen where", "p", "p, Holm", "n", "unit", "searches"),
-    *("paper", "section", "note", "key", "shares runs with", "measure", "preset", "notebook", "runs"),
+    *("claim", "verdict", "alone", "mean", "low", "high", "seen where", "resolution", "p", "p, Holm", "n", "unit"),
+    *("searches", "paper", "section", "note", "key", "shares runs with", "measure", "preset", "notebook", "runs"),
 )  # what matters most at the left: pages may be narrow
 KINDS = {"search": "searches", "train": "trainings", "memory": "measurements of memory"}
 RESOLUTION = 200  # pixels an inch of a figure that does not say

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from sswp_lib.config import InputError
-from sswp_lib.paper import output, reported, tables
+from sswp_lib.paper import learnt, output, reported, tables
 from sswp_lib.paper.claims import (
     CLAIMS,
     Effect,
@@ -22,6 +22,7 @@ from sswp_lib.paper.claims import (
     relative_gain,
 )
 from sswp_lib.paper.effects import student
+from sswp_lib.runs import records
 
 
 def verdict(key: str, effect: Effect) -> str:
@@ -251,6 +252,67 @@ def test_verdicts_that_count_are_those_after_holm():
         assert found["alone"].tolist() == ["seen"] * 3 + ["undecided"] * 2
         assert found["verdict"].tolist() == ["seen"] + ["undecided"] * 4
         assert found["p, Holm"].tolist()[:4] == [0.004, 0.08, 0.06, 0.9] and math.isnan(found["p, Holm"].iloc[4])
+
+
+def searched(root, name: str, alpha: np.ndarray, seed: int, **search) -> None:
+    """Write the record of a search that came to `alpha`."""
+    evidence = {"alpha": alpha.tolist(), "updates": [], "walk": [], "drift": [], "margin": []}
+    records.write(
+        root / name,
+        records.Record(
+            name=name, kind="search", config={"search": search, "seed": seed}, seed=seed, history=[],
+            result={"evidence": evidence}, provenance={},
+        ),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def by_lot(tmp_path, monkeypatch):
+    """Three searches of each of two arms: of a and b by lot, of c from one and the same alpha."""
+    monkeypatch.setenv("SSWP_RUNS", str(tmp_path))
+    rng = np.random.default_rng(0)
+    for arm in "abc":
+        shared = rng.normal(size=(2, 14, 7)) * (arm == "c")
+        for seed in range(3):
+            searched(tmp_path, f"search-{arm}{seed}", shared + rng.normal(size=(2, 14, 7)), seed, epochs=ord(arm))
+    return tmp_path
+
+
+def effect_of(arms: str, mean: float = 1.0) -> Effect:
+    names = frozenset(f"search-{arm}{seed}" for arm in arms for seed in range(3))
+    return Effect(mean, mean - 0.5, mean + 0.5, 3, 0.001, runs=names | {"train-x"})
+
+
+def test_what_was_drawn_by_lot_tests_no_claim_about_architectures(by_lot):
+    """One arm whose alpha has learnt is enough: then the arms can differ in what was found."""
+    effects = {"fpp_helps_ssl": effect_of("ab"), "dropout": effect_of("ac"), "relative_gain": effect_of("ab")}
+    table = ledger(effects, "quick")
+    assert table["alone"].tolist() == ["not testable", "seen", "seen"]
+    assert table["note"].iloc[0].startswith("alpha at chance: it correlates with ") and table["p"].isna().iloc[0]
+    for given in (table, pd.DataFrame(table.astype(object).where(table.notna(), "").astype(str))):
+        found = gathered(given)
+        assert found["verdict"].tolist() == ["not testable", "seen", "seen"]
+        assert found["p, Holm"].tolist()[1:] == [0.002, 0.002]  # of two, not of three
+
+
+def test_single_searches_and_older_records_are_taken_as_they_are(by_lot):
+    for runs in ({"search-a0"}, {"search-a0", "search-b0"}, {"search-gone", "train-x"}, set()):
+        effect = Effect(1.0, 0.5, 1.5, 3, 0.001, runs=frozenset(runs))
+        assert ledger({"fpp_helps_ssl": effect}, "quick")["alone"].tolist() == ["seen"]
+    assert learnt.by_lot([]) == ""
+
+
+def test_claims_about_architectures_are_marked():
+    weights = {key for key, claim in CLAIMS.items() if not claim.architectures}
+    assert weights == {
+        "fpp_closes_gap", "concomitant_beats_random", "concomitant_beats_unaugmented", "concomitant_beats_simclr",
+        "simclr_at_ten", "concomitant_beats_matched", "simclr_matched_at_ten", "larger_rates", "relative_gain",
+        "memory",
+    }  # fmt: skip
+
+
+def test_the_resolution_is_half_the_interval():
+    assert ledger({"memory": Effect(1.0, 0.25, 1.75, 3, 0.1)}, "quick")["resolution"].tolist() == [0.75]
 
 
 def test_controls_are_marked_as_ours():

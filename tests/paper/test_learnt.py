@@ -48,6 +48,14 @@ def test_the_correlation_is_that_of_the_part_that_searches_share():
     assert low < 0 < high and abs(r) < 0.1
 
 
+def test_by_lot_a_chance_of_five_per_cent_comes_in_five_of_a_hundred():
+    rng = np.random.default_rng(0)
+    values = [rng.normal(size=(3, 2, 14, 7)) for _ in range(400)]
+    found = [learnt.chance(v - v.mean(-1, keepdims=True)) for v in values]
+    assert 8 <= sum(p < 0.05 for p in found) <= 34
+    assert learnt.chance(learnt.alphas(searches(3, 1.0))) < 1e-6
+
+
 def test_operations_means_agree_where_single_entries_do_not():
     rng = np.random.default_rng(0)
     preferred = np.linspace(-0.5, 0.5, 7)

@@ -17,11 +17,11 @@ from sswp_lib.paper.output import Output
 from sswp_lib.runs import records
 from sswp_lib.show import report
 
-CLAIMS = """key,claim,section,paper,measure,mean,low,high,seen where,p,alone,n,unit,searches,shares runs with,note,preset,runs
-longer,longer is better,4.3,+0.2,points,1.5,0.5,2.5,above 0,0.001,seen,3,search,3,,,quick,run-1 run-2
-wider,wider is better,4.3,+0.1,points,-2.0,-3.0,-1.0,above 0,0.01,contradicted,3,search,3,,,quick,run-2 run-3
-lower,lower is better,4.3,+0.1,points,1.0,0.1,1.9,above 0,0.04,seen,3,search,3,,,quick,run-4
-deeper,deeper is better,4.3,a picture,points,0.1,-1.0,1.2,above -1,0.06,undecided,3,search,3,,a note,quick,
+CLAIMS = """key,claim,section,paper,measure,mean,low,high,resolution,seen where,p,alone,n,unit,searches,shares runs with,note,preset,runs
+longer,longer is better,4.3,+0.2,points,1.5,0.5,2.5,1.0,above 0,0.001,seen,3,search,3,,,quick,run-1 run-2
+wider,wider is better,4.3,+0.1,points,-2.0,-3.0,-1.0,1.0,above 0,0.01,contradicted,3,search,3,,,quick,run-2 run-3
+lower,lower is better,4.3,+0.1,points,1.0,0.1,1.9,0.9,above 0,0.04,seen,3,search,3,,,quick,run-4
+deeper,deeper is better,4.3,a picture,points,0.1,-1.0,1.2,1.1,above -1,0.06,undecided,3,search,3,,a note,quick,
 """  # noqa: E501
 OLD_CLAIMS = "claim,section,mean,low,high,n,preset,verdict\nan older claim,4.4,7.69,1.25,14.14,8,quick,seen\n"
 
@@ -165,7 +165,7 @@ def test_ledger_counts_the_verdicts_after_holm(house):
     """Alone, three of the four are decided; 0.04 is too much beside three others."""
     _, page = built()
     assert "✓ 1 seen" in page.text and "✗ 1 contradicted" in page.text and "? 3 undecided" in page.text
-    assert "lower is better ? undecided ✓ seen 1.0 0.1 1.9 above 0 0.04 0.08" in page.text
+    assert "lower is better ? undecided ✓ seen 1.0 0.1 1.9 above 0 0.9 0.04 0.08" in page.text
     assert "4 claims were tested; alone, 3 of them are decided, and about 0.2 would be by chance" in page.text
     assert "a note" in page.text and "run-1" not in page.text
 
