@@ -37,6 +37,7 @@ FIGURES = {
         "phases",
         "search_curves",
         "entropy",
+        "evidence",
         "operation_shares",
         "genotype",
         "memory",
@@ -61,7 +62,7 @@ FIGURES = {
     "07": ("objective", "figure4", "table3d", "table6", "table3c"),
 }
 TABLES = {
-    "01": ("search", "memory", "fine_tuning", "fine_tuning_runs", "claims"),
+    "01": ("search", "evidence", "memory", "fine_tuning", "fine_tuning_runs", "claims"),
     "02": ("table1", "table2", "multiply_adds", "measured", "cost", "claims"),
     "03": ("table3a", "gap", "edges", "table3b", "claims"), "04": ("figure5", "figure5_runs", "claims"),
     "05": ("table4a", "weight_norms", "claims"),
