@@ -236,7 +236,7 @@ def run(order: list[Path], output: Output, given: dict[str, str], jobs: int, han
     """
     waiting, running, failed = list(order), [], {}
     with tempfile.TemporaryDirectory(prefix="sswp-") as beats, stopped_by_signals():
-        shared = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads(jobs)))}
+        shared = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(threads(jobs))}
         shared |= own_kernel(Path(beats) / "jupyter")
         try:
             while waiting or running:
