@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sswp_lib.config import Config, parse_settings
+from sswp_lib.config import Config, flat, parse_settings
 from sswp_lib.learn import Search
 from sswp_lib.learn.data import generator, load
-from sswp_lib.learn.loop import frozen
+from sswp_lib.learn.evidence import sampled
 from sswp_lib.presets import load_config
-from sswp_lib.space import Paths, sample_two_paths
+from sswp_lib.space import sample_two_paths
 
 # name -> settings that differ, sampled paths averaged in a step
 VARIANTS: dict[str, tuple[dict[str, Any], int]] = {
@@ -72,13 +72,6 @@ class Moments:
         return (self.mean.square() - self.variance / self.count) / self.variance
 
 
-def sampled_entries(paths: Paths, shape: torch.Size) -> Tensor:
-    chosen = torch.stack([paths.active, paths.inactive], dim=-1).clamp(min=0)
-    return torch.zeros(shape, dtype=torch.bool).scatter_(
-        -1, chosen, (paths.inactive >= 0)[..., None].expand(chosen.shape)
-    )
-
-
 def gradient(search: Search, count: int, paths_in_a_step: int) -> tuple[Tensor, Tensor]:
     """Return the mean gradient of one step over its paths, entry by entry, and which entries were sampled."""
     alpha, order = search.supernet.alpha, torch.randperm(len(search.alpha_half), generator=generator(count, "batch"))
@@ -86,11 +79,8 @@ def gradient(search: Search, count: int, paths_in_a_step: int) -> tuple[Tensor, 
     total, times = torch.zeros(shape), torch.zeros(shape)
     for k in range(paths_in_a_step):
         paths = sample_two_paths(alpha, search.supernet.present, generator(count, "paths", k))
-        with frozen(search._named_weights().values()):
-            loss, _ = search.loss(index, generator(count, "views", k), paths)
-            (found,) = torch.autograd.grad(loss, alpha)
-        total += found
-        times += sampled_entries(paths, shape)
+        total += search.alpha_gradient(index, generator(count, "views", k), paths)[1]
+        times += sampled(paths, shape)
     return total / times.clamp(min=1), times > 0
 
 
@@ -114,23 +104,23 @@ def warmed(config: Config, epochs: int) -> Search:
     search = Search(config, load(config.data))
     search.num_epochs = epochs
     for _ in search.advance():
-        if search.epoch == epochs:
-            break
+        pass
     return search
 
 
 def fitting(config: Config, changes: dict[str, Any]) -> Config:
-    plain = config.model_dump()
-    value = lambda name: plain[name.split(".")[0]][name.split(".")[1]]  # noqa: E731
-    return config.changed(**{n: type(value(n))(value(n) * v) if n in RELATIVE else v for n, v in changes.items()})
+    """Return the configuration of a variant, of which RELATIVE settings are multiples of the base's."""
+    base = flat(config.model_dump())
+    return config.changed(**{n: type(base[n])(base[n] * v) if n in RELATIVE else v for n, v in changes.items()})
 
 
 def agreement(one: Moments, two: Moments) -> dict[str, float]:
     """Return the correlation of two mean gradients, centred by edge, as it is and corrected for their noise."""
     centred = [m.mean - m.mean.mean(-1, keepdim=True) for m in (one, two)]
     raw = float((centred[0] * centred[1]).sum() / (centred[0].square().sum() * centred[1].square().sum()).sqrt())
+    freedom = 1 - 1 / one.mean.shape[-1]  # centring takes one of M
     reliable = [
-        float(1 - (m.variance / m.count).sum() * (6 / 7) / c.square().sum())
+        float(1 - (m.variance / m.count).sum() * freedom / c.square().sum())
         for m, c in zip((one, two), centred, strict=True)
     ]
     product = reliable[0] * reliable[1]

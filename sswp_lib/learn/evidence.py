@@ -33,9 +33,7 @@ class Evidence:
 
     def follow(self, before: Tensor, after: Tensor, paths: Paths) -> None:
         """Note an architecture step that moved alpha from `before` to `after` along `paths`."""
-        searching = (paths.inactive >= 0).long()
-        for chosen in (paths.active, paths.inactive):
-            self.updates.scatter_add_(-1, chosen.clamp(min=0)[..., None], searching[..., None])
+        self.updates += sampled(paths, self.updates.shape)
         self.squares += (after - before).double().square()
 
     def state(self) -> dict[str, Tensor]:
@@ -66,6 +64,13 @@ class Evidence:
             "drift": [_number(value) for value in drifts.tolist()],
             "margin": [_number(value) for value in margins.tolist()],
         }
+
+
+def sampled(paths: Paths, shape: tuple[int, ...]) -> Tensor:
+    """Return which entries of alpha, of that shape, an architecture step along `paths` can move: bool."""
+    searching = (paths.inactive >= 0)[..., None].expand(*paths.inactive.shape, 2)
+    pair = torch.stack([paths.active, paths.inactive], dim=-1).clamp(min=0)
+    return torch.zeros(shape, dtype=torch.bool).scatter_(-1, pair, searching)
 
 
 def lead_by_chance(candidates: int) -> float:

@@ -160,9 +160,7 @@ class Search(Loop):
         paths = sample_two_paths(alpha, self.supernet.present, draw("paths"), self.alpha_on_host)
         order = torch.randperm(len(self.alpha_half), generator=draw("batch"))
         index = self.alpha_half[order[: self.settings.batch_size]]
-        with frozen(self._named_weights().values()):  # no weight's gradient is even computed
-            loss, _ = self.loss(index, draw("views"), paths)
-            (alpha.grad,) = torch.autograd.grad(loss, alpha)
+        loss, alpha.grad = self.alpha_gradient(index, draw("views"), paths)
         before, on_host = alpha.detach().clone(), self.alpha_on_host
         self.alpha_optimizer.step()
         restore_unsampled(alpha, before, paths)
@@ -170,6 +168,13 @@ class Search(Loop):
         self._fetch_alpha()
         self.evidence.follow(on_host, self.alpha_on_host, paths)
         self.record(alpha_loss=loss)
+
+    def alpha_gradient(self, index: Tensor, g: torch.Generator, paths: Paths) -> tuple[Tensor, Tensor]:
+        """Return the loss along two paths and its gradient to alpha; no weight's gradient is even computed."""
+        with frozen(self._named_weights().values()):
+            loss, _ = self.loss(index, g, paths)
+            (gradient,) = torch.autograd.grad(loss, self.supernet.alpha)
+        return loss, gradient
 
     def loss(
         self,

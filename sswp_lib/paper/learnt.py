@@ -150,13 +150,14 @@ def sentence(searches: Sequence[Record]) -> str:
         return said[0] + " One search: whether another would find the same is not known."
     r, operations = by_entry(searches), by_operation(searches)
     said.append(
-        f"Between {len(searches)} searches the entries correlate with {_interval(r)}, the operations' means with "
-        f"{_interval(operations)}."
+        f"Between {len(searches)} searches the entries correlate with {interval(r)}, the operations' means with "
+        f"{interval(operations)}."
     )
     if np.isnan(r[1]) or r[1] > 0:
         return " ".join(said)
     return " ".join([*said, "That is no more than chance: what such a search finds is close to a draw by lot."])
 
 
-def _interval(r: tuple[float, float, float]) -> str:
+def interval(r: tuple[float, float, float]) -> str:
+    """Return a mean with its interval, where it has one, as text."""
     return f"{r[0]:.2f}" + ("" if np.isnan(r[1]) else f" [{r[1]:.2f}, {r[2]:.2f}]")

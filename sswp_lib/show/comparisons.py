@@ -283,9 +283,7 @@ def evidence(searches: Sequence[Record]) -> Figure:
         one, two = values[0, ..., place], values[1, ..., place]
         colour, marker = OPERATION_COLOURS[name], "os^Dv*P"[place]
         right.plot(one.ravel(), two.ravel(), marker, color=colour, ms=3, alpha=0.7, label=name)
-    r, low, high = learnt.by_entry(searches)
-    within = "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
-    right.set_title(f"mean correlation {r:.2f}{within}", fontsize=9)
+    right.set_title(f"mean correlation {learnt.interval(learnt.by_entry(searches))}", fontsize=9)
     right.set(xlabel=f"alpha of search {searches[0].seed}", ylabel=f"alpha of search {searches[1].seed}")
     figure.legend(
         *right.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=SMALL

@@ -92,7 +92,7 @@ def average_pool(x: Tensor, stride: int) -> Tensor:
     """Return the 3x3 average of x (N, C, H, W), padding not counted."""
     height, width = x.shape[2:]
     averages = torch.mm(rows(x).view(-1, height * width), _means(height, width, stride))
-    return averages.view(x.shape[1], len(x), after(height, stride), -1).transpose(0, 1)
+    return maps(averages.view(x.shape[1], -1), after(height, stride), after(width, stride))
 
 
 def subsample(x: Tensor, offset: int) -> Tensor:
