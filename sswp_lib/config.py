@@ -136,6 +136,9 @@ class Data(Section):
     image_size: StrictInt = Field(32, ge=8, le=512)  # pixels a side of what networks see
     decode_size: StrictInt | None = Field(None, ge=8, le=1024)  # pixels a side of the images kept; None: image_size
     classes: tuple[Text, ...] | None = Field(None, min_length=2)  # only these classes of the set; None: all
+    # only so many images of each class, of the training as of the test images; None: all. A slice of CIFAR is the same
+    # wherever its files come from
+    per_class: StrictInt | None = Field(None, ge=2)
     views: Views = Views()
 
     @model_validator(mode="after")
@@ -359,6 +362,22 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def setting_names() -> list[str]:
     """Return every dotted setting, e.g. "search.epochs"."""
     return list(flat(Config().model_dump()))
+
+
+def without_defaults(plain: dict[str, Any], defaults: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return a configuration's plain data without the settings that are as in the paper, so that one which comes to be
+    later, and leaves things as they were by default, changes nothing in it.
+    """
+    defaults = Config().model_dump(mode="json") if defaults is None else defaults
+    left: dict[str, Any] = {}
+    for name, value in plain.items():
+        default = defaults.get(name)
+        if isinstance(value, dict) and isinstance(default, dict):
+            inner = without_defaults(value, default)
+            left |= {name: inner} if inner else {}
+        elif name not in defaults or value != default:
+            left[name] = value
+    return left
 
 
 def html_table(title: str, rows: dict[str, Any]) -> str:

@@ -14,10 +14,10 @@ PLAIN_VIEWS = {"flip": False, "jitter_p": 0.0, "grey_p": 0.0, "blur_p": 0.0}
 DATA_DEFAULTS: dict[str, dict[str, Any]] = {
     # a digit is not its mirror image and has no colour; mild crops, or a digit is lost; all ours. At their own 8x8
     # pixels contrast finds far better features in far less time than on digits enlarged to 16x16 (linear probe on two
-    # labels a class: 74 % against 66 %). A shift of 1 is DARTS's 4 pixels of 32; views have it too, so that they
-    # hold all that training's augmentation does.
+    # labels a class: 74 % against 66 %). Training's shift of 1 is DARTS's 4 pixels of 32. Views have none beside their
+    # crops: with it an architecture step's signal is less than half as strong, and two searches agree on less.
     "digits": {
-        "data.image_size": 8, "data.views.crop_scale": (0.8, 1.0), "data.views.rotation": 15.0, "data.views.shift": 1,
+        "data.image_size": 8, "data.views.crop_scale": (0.8, 1.0), "data.views.rotation": 15.0,
         **{f"data.views.{name}": value for name, value in PLAIN_VIEWS.items()}, "train.cutout": 0, "train.shift": 1,
     },
     "tiny-imagenet": {"data.image_size": 64},
@@ -37,6 +37,21 @@ _SMALL: dict[str, Any] = {  # shared by the presets that are not the paper's; ou
     "train.drop_path": 0.0,
 }  # fmt: skip
 
+_DIGITS: dict[str, Any] = {  # shared by `quick` and `night`
+    **_SMALL, "data.name": "digits", "model.init_channels": 8, "model.num_cells": 3, "model.projection_dim": 64,
+    "search.batch_size": 64, "search.lr": 0.1, "search.temperature": 0.5,
+    # Alpha needs a hundred updates an entry and more before two seeds agree, so a step on it follows every step on the
+    # weights; larger batches and several paths a step say more of alpha and cost as much more
+    # (benchmarks/alpha_signal.py).
+    "search.alpha_every": 1, "search.alpha_lr": 0.02,
+    # Short, so most steps must see fixed cells. Tried with 5 cells, whose last is fixed when hardly any learning rate
+    # is left: linear probe on two labels a class 59 % against 72 %; with a final learning rate of 0.03 besides, 55 to
+    # 60 %.
+    "search.ratios": (0.1, 0.3, 0.6),
+    "train.epochs": 60, "train.batch_size": 20, "train.labels_per_class": 2, "train.validation": 0.2,
+    "train.calibrate": True,
+}  # fmt: skip
+
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {
         **_SMALL, "data.name": "digits", "model.init_channels": 4, "model.num_cells": 3, "model.projection_dim": 32,
@@ -44,19 +59,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "search.temperature": 0.5, "search.calibration_batches": 2,
         "train.epochs": 6, "train.batch_size": 20, "train.labels_per_class": 2, "train.validation": 0.2,
     },
-    "quick": {
-        **_SMALL, "data.name": "digits", "model.init_channels": 8, "model.num_cells": 3, "model.projection_dim": 64,
-        "search.epochs": 130, "search.batch_size": 64, "search.lr": 0.1, "search.alpha_lr": 0.02,
-        # After every 5th step, as in the paper, alpha has too few updates for two seeds to agree. Larger batches and
-        # several paths a step say more of alpha and cost as much more (benchmarks/alpha_signal.py).
-        "search.temperature": 0.5, "search.alpha_every": 1,
-        # Short, so most steps must see fixed cells. Tried with 5 cells, whose last is fixed when hardly any learning
-        # rate is left: linear probe on two labels a class 59 % against 72 %; with a final learning rate of 0.03
-        # besides, 55 to 60 %.
-        "search.ratios": (0.1, 0.2, 0.7),
-        "train.epochs": 60, "train.batch_size": 20, "train.labels_per_class": 2, "train.validation": 0.2,
-        "train.calibrate": True,
-    },
+    "quick": {**_DIGITS, "search.epochs": 130},
+    "night": {**_DIGITS, "search.epochs": 240},
     "cifar": {
         **_SMALL, "data.name": "cifar10", "model.init_channels": 16, "model.num_cells": 8,
         "search.epochs": 100, "search.batch_size": 256, "search.lr": 0.1, "search.alpha_lr": 0.005,
@@ -84,16 +88,34 @@ STUDIES: dict[str, dict[str, dict[str, Any]]] = {
             "train.batch_size": 50,
             "train.lr": 0.03,
         },
+        # as many steps on alpha as it takes for two seeds to agree
+        "night": {
+            **_AS_PAPER,
+            "search.epochs": 120,
+            "train.labels_per_class": 10,
+            "train.epochs": 30,
+            "train.batch_size": 50,
+            "train.lr": 0.03,
+        },
         "cifar": {**_AS_PAPER, "search.epochs": 15, "train.epochs": 15, "train.batch_size": 256, "train.lr": 0.1},
     },
     "few_labels": {"paper": {"train.labels": 0.1, "train.validation": 0.1, "train.epochs": 200}},
     "fractions": {
         "smoke": {"train.epochs": 3},
         "quick": {"train.epochs": 20, "train.batch_size": 50},
+        "night": {"train.epochs": 20, "train.batch_size": 50},
         "cifar": {"train.epochs": 15, "train.batch_size": 256},
         "paper": {"train.validation": 0.1, "train.epochs": 200},
     },
 }
+# What a preset changes for its second data set: a slice of photographs beside the digits.
+SLICES: dict[str, dict[str, Any]] = {
+    "night": {
+        "data.name": "cifar10", "data.image_size": 16, "data.per_class": 500, "search.epochs": 30,
+        "search.batch_size": 48, "train.labels_per_class": None, "train.labels": 0.1, "train.shift": 2,
+        "train.cutout": 8, "train.batch_size": 50,
+    },
+}  # fmt: skip
 CHOOSING_RATES = ("few_labels", "fractions")  # studies that take each start's learning rate by validation accuracy
 
 

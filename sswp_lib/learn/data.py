@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,8 +22,8 @@ from sswp_lib.learn.contents import contents
 from sswp_lib.learn.decode import KEEP_BYTES, VERSION, Progress, decode
 from sswp_lib.learn.folders import Listing
 from sswp_lib.learn.found import Found
+from sswp_lib.learn.known import CIFAR, Images, cifar, digits
 
-DOWNLOADED = ("cifar10", "cifar100")
 IN_MEMORY_BYTES = 8 * 2**30  # larger sets stay on the host, most of them in a mapped file; ours
 PART_BYTES = 32 * 2**20  # of images that are worked on at once; ours
 
@@ -96,6 +95,7 @@ class _Wanted:
     root: str
     size: int
     classes: tuple[str, ...] | None
+    per_class: int | None
     device: str
     fingerprint: str | None
     listing: Listing | None = field(compare=False)
@@ -115,21 +115,22 @@ def load(config: Data, device: str | torch.device = "cpu", progress: Progress = 
     name = f"folder:{listing.folder}" if config.name.startswith("folder:") else config.name
     classes = config.classes and tuple(map(folders.composed, config.classes))
     content = fingerprint(config)
-    return _load(_Wanted(name, config.root, size, classes, str(device), content, listing, progress))
+    return _load(_Wanted(name, config.root, size, classes, config.per_class, str(device), content, listing, progress))
 
 
 @lru_cache(maxsize=2)
 def _load(wanted: _Wanted) -> ImageData:
     name, listing, noted = wanted.name, wanted.listing, []
     if name == "digits":
-        parts = _digits(wanted.size)
+        parts = digits()
     elif listing is None:
-        parts = _cifar(name, _root(wanted.root), wanted.size)
+        parts = cifar(name, _root(wanted.root), wanted.progress)
     else:
         parts, noted = _decoded(wanted)
-    train, train_labels, test, test_labels, classes = (
-        parts if wanted.classes is None else _only(wanted.classes, name, *parts)
-    )
+    parts = parts if wanted.classes is None else _only(wanted.classes, name, *parts)
+    parts = parts if wanted.per_class is None else _first(wanted.per_class, name, parts)
+    train, train_labels, test, test_labels, classes = parts
+    train, test = _resize(train, wanted.size), None if test is None else _resize(test, wanted.size)
     found = Found(
         str(listing.folder) if listing else name, listing is not None, len(train), 0 if test is None else len(test),
         tuple(zip(classes, _counts(train_labels, classes), _counts(test_labels, classes), strict=True)),
@@ -143,7 +144,24 @@ def _load(wanted: _Wanted) -> ImageData:
     )  # fmt: skip
 
 
-def _decoded(wanted: _Wanted) -> tuple[tuple, list[str]]:
+def _first(count: int, name: str, parts: Images) -> Images:
+    """Keep the first images of each class, of the training as of the test images."""
+    if parts.train_labels is None:
+        raise InputError(
+            f"{name} has no labels, of which data.per_class={count} takes so many images each; leave it out"
+        )
+    kept: list[Tensor | None] = []
+    for images, labels in (parts[:2], parts[2:4]):
+        if labels is None:
+            kept += [None, None]
+            continue
+        places = [(labels == c).nonzero().squeeze(1)[:count] for c in range(len(parts.classes))]
+        index = torch.cat(places).sort().values
+        kept += [images[index], labels[index]]
+    return Images(*kept, parts.classes)
+
+
+def _decoded(wanted: _Wanted) -> tuple[Images, list[str]]:
     """Return the images and labels of a folder, and what is to be said of them."""
     listing, size, kept = wanted.listing, wanted.size, None
     files = listing.files
@@ -153,7 +171,7 @@ def _decoded(wanted: _Wanted) -> tuple[tuple, list[str]]:
     train, test = images[: len(listing.train.files)], images[len(listing.train.files) :]
     classes = list(listing.train.classes)
     place = torch.tensor([classes.index(name) for name in listing.test.classes], dtype=torch.long)
-    parts = (
+    parts = Images(
         train, torch.tensor(listing.train.labels) if classes else None,
         *((test, place[torch.tensor(listing.test.labels)]) if len(test) else (None, None)), classes,
     )  # fmt: skip
@@ -176,7 +194,7 @@ def _only(
     test: Tensor | None,
     test_labels: Tensor | None,
     classes: list[str],
-):
+) -> Images:
     """Keep the images of some classes, labelled anew in the order wanted."""
     strange = [c for c in wanted if c not in classes]
     if strange:
@@ -191,7 +209,7 @@ def _only(
     for images, labels in ((train, train_labels), (test, test_labels)):
         chosen = None if labels is None else torch.isin(labels, order)
         kept += [None, None] if chosen is None else [images[chosen], (labels[chosen, None] == order).int().argmax(1)]
-    return *kept, list(wanted)
+    return Images(*kept, list(wanted))
 
 
 def _statistics(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -222,37 +240,6 @@ def _resize(images: Tensor, size: int) -> Tensor:
         shown = F.interpolate(part.float(), (size, size), mode="bilinear", antialias=True)
         place.copy_(shown.round().clamp(0, 255))
     return resized
-
-
-def _digits(size: int):
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    digits = load_digits()
-    images = torch.from_numpy(digits.images * (255 / 16)).round().byte()[:, None].expand(-1, 3, -1, -1)
-    images, labels = _resize(images, size), torch.from_numpy(digits.target).long()
-    train, test = train_test_split(np.arange(len(labels)), test_size=0.25, random_state=0, stratify=digits.target)
-    return images[train], labels[train], images[test], labels[test], [str(i) for i in range(10)]
-
-
-def _cifar(name: str, root: Path, size: int):
-    from torchvision.datasets import CIFAR10, CIFAR100
-
-    dataset = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
-    try:
-        train, test = (dataset(root, train=t, download=True) for t in (True, False))
-    except (OSError, RuntimeError) as error:
-        raise InputError(
-            f"{name} could not be downloaded ({str(error).splitlines()[0]}); put {dataset.filename} into "
-            f"{root.resolve()}, or take images of your own, folder:PATH"
-        ) from None
-    tensors = []
-    for part in (train, test):
-        tensors += [
-            _resize(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), size),
-            torch.tensor(part.targets),
-        ]
-    return *tensors, train.classes
 
 
 def _root(root: str) -> Path:
@@ -293,7 +280,7 @@ def folder_of(name: str, root: str) -> Path:
 
 def _listing(config: Data) -> Listing | None:
     """Return what lies in the folder of a data set; None for sets of fixed content."""
-    if config.name == "digits" or config.name in DOWNLOADED:
+    if config.name == "digits" or config.name in CIFAR:
         return None
     return folders.listed(folder_of(config.name, config.root))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from sswp_lib.config import InputError, RunError, digest
+from sswp_lib.config import InputError, RunError, digest, without_defaults
 from sswp_lib.learn.loop import Loop
 from sswp_lib.runs import files, records
 from sswp_lib.runs.progress import Line, duration
@@ -36,7 +36,7 @@ class Asked:
 
     @property
     def name(self) -> str:
-        plain = {"format": FORMAT, "config": self.config, "source": self.source}
+        plain = {"format": FORMAT, "config": without_defaults(self.config), "source": self.source}
         return f"{self.kind}-{digest(plain)}"
 
     @property
