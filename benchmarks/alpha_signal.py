@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sswp_lib.config import Config, flat, parse_settings
+from sswp_lib.config import Config, flat
 from sswp_lib.learn import Search
 from sswp_lib.learn.data import generator, load
 from sswp_lib.learn.evidence import sampled
-from sswp_lib.presets import load_config
+from sswp_lib.presets import load_config, parse_settings
 from sswp_lib.space import sample_two_paths
 
 # name -> settings that differ, sampled paths averaged in a step

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from sswp_lib.config import DATASETS, InputError, RunError, parse_settings, setting_names, short
-from sswp_lib.presets import PRESETS, load_config
+from sswp_lib.config import DATASETS, InputError, RunError, setting_names, short
+from sswp_lib.presets import PRESETS, load_config, parse_settings
 
 STOPPED = 130  # what typer makes of Ctrl-C
 NAMED = 10  # damaged records that are named with their reason

@@ -6,13 +6,11 @@ Table 5 for CIFAR and is what the defaults say; `presets` has the others.
 
 from __future__ import annotations
 
-import ast
 import difflib
 import hashlib
 import json
 import math
 from collections.abc import Iterable
-from contextlib import suppress
 from fractions import Fraction
 from html import escape
 from pathlib import Path
@@ -169,7 +167,8 @@ class Search(Section):
     objective: Literal["simclr", "supervised", "byol"] = "simclr"  # section 3.3
     epochs: StrictInt = Field(300, ge=1)  # section 4.1
     batch_size: StrictInt = Field(96, ge=2)  # Table 5; images, so twice as many views
-    ratios: tuple[StrictFloat, ...] = (0.2, 0.4, 0.4)  # section 3.5: warm-up, bi-level, pruning
+    # section 3.5: warm-up, bi-level, pruning; a fourth part is ours: all cells fixed, weights learn from all images
+    ratios: tuple[StrictFloat, ...] = (0.2, 0.4, 0.4)
     prune: Literal["forward", "backward", "none"] = "forward"  # FPP, BPP, or all cells at the end
     edges: Literal["all", "top2"] = "all"  # which edges a pruned cell keeps; the paper: all
     max_skips: StrictInt | None = Field(2, ge=0)  # DARTS
@@ -186,29 +185,39 @@ class Search(Section):
     skip_dropout: StrictFloat = Field(0.2, ge=0, le=1)  # section 3.2
     pool_dropout: StrictFloat = Field(0.0, ge=0, le=1)  # ours
     temperature: StrictFloat = Field(0.07, ge=1e-3, le=100)  # published code
+    # another stream of what is random in architecture steps, for the same weights: tells noise from seeds; ours
+    alpha_stream: StrictInt = Field(0, ge=0)
+    # candidates of no use beside the seven, to see whether alpha finds them out (`space.planted`); ours
+    planted: tuple[Literal["noise", "zero", "twin"], ...] = ()
     ema: StrictFloat = Field(0.99, ge=0, lt=1)  # BYOL's target; ours (BYOL: 0.996, for far longer runs)
     calibration_batches: StrictInt = Field(20, ge=1)  # training batches for BatchNorm's statistics at export; ours
 
-    def boundaries(self) -> tuple[int, int]:
-        """Return the first epoch after warm-up, ceil(E r1), and that at whose start the first cell is pruned,
-        floor(E (r1 + r2)), or E where cells are pruned at the end.
+    def boundaries(self) -> tuple[int, int, int]:
+        """Return the first epoch after warm-up, ceil(E r1); that at whose start the first cell is pruned,
+        floor(E (r1 + r2)), or when all are where they are pruned at once; and that from which on all are fixed,
+        E less the floor of the last part, which is E where there is no such part.
         """
-        first, second = (Fraction(str(ratio)) * self.epochs for ratio in self.ratios[:2])  # 0.2 + 0.4 is 0.6 here
-        return math.ceil(first), self.epochs if self.prune == "none" else math.floor(first + second)
+        parts = [Fraction(str(ratio)) * self.epochs for ratio in self.ratios]  # 0.2 + 0.4 is 0.6 here
+        searching = 2 if self.prune == "none" else 3
+        fixed = math.floor(sum(parts[:searching])) if len(parts) > searching else self.epochs
+        return math.ceil(parts[0]), fixed if self.prune == "none" else math.floor(parts[0] + parts[1]), fixed
 
     @model_validator(mode="after")
     def _phases(self) -> Search:
-        ratios, parts = list(self.ratios), 2 if self.prune == "none" else 3
-        example = [0.2, 0.8] if parts == 2 else [0.2, 0.4, 0.4]
+        ratios, few = list(self.ratios), 2 if self.prune == "none" else 3
+        twice = [name for name in self.planted if self.planted.count(name) > 1]
+        example = [0.2, 0.8] if few == 2 else [0.2, 0.4, 0.4]
         _refuse(
-            (len(ratios) != parts,
-             f"ratios {ratios} has {len(ratios)} parts; prune={self.prune!r} expects {parts}, e.g. {example}"),
+            (bool(twice), f"planted {list(self.planted)} names {(twice or [''])[0]!r} twice; expected each once"),
+            (len(ratios) not in (few, few + 1),
+             f"ratios {ratios} has {len(ratios)} parts; prune={self.prune!r} expects {few}, e.g. {example}, or "
+             f"{few + 1}, the last with all cells fixed"),
             (any(not 0 <= r <= 1 for r in ratios), f"ratios {ratios} must each lie between 0 and 1"),
             (abs(sum(ratios) - 1) > 1e-9, f"ratios {ratios} add up to {sum(ratios):g}; expected 1"),
-            (parts == 3 and ratios[-1] == 0,
+            (few == 3 and ratios[2:3] == [0],
              f"ratios {ratios} leave no time for pruning; expected a third part above 0, or prune='none'"),
         )  # fmt: skip
-        learning, pruning = self.boundaries()
+        learning, pruning, _ = self.boundaries()
         enough = f", or epochs={math.ceil(2 / ratios[1])}" if ratios[1] > 1e-3 else ""
         _refuse(
             (learning >= pruning,
@@ -369,15 +378,8 @@ def without_defaults(plain: dict[str, Any], defaults: dict[str, Any] | None = No
     later, and leaves things as they were by default, changes nothing in it.
     """
     defaults = Config().model_dump(mode="json") if defaults is None else defaults
-    left: dict[str, Any] = {}
-    for name, value in plain.items():
-        default = defaults.get(name)
-        if isinstance(value, dict) and isinstance(default, dict):
-            inner = without_defaults(value, default)
-            left |= {name: inner} if inner else {}
-        elif name not in defaults or value != default:
-            left[name] = value
-    return left
+    inner = {k: without_defaults(v, defaults[k]) if isinstance(defaults.get(k), dict) else v for k, v in plain.items()}
+    return {k: v for k, v in inner.items() if v != (defaults.get(k, ...) if not isinstance(v, dict) else {})}
 
 
 def html_table(title: str, rows: dict[str, Any]) -> str:
@@ -394,25 +396,3 @@ def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
     if not isinstance(inner, dict) or last not in inner or isinstance(inner[last], dict):
         raise InputError(f"unknown setting {dotted!r}{suggest(dotted, setting_names())}")
     inner[last] = value
-
-
-def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
-    """Turn "search.epochs=40" pairs into a dictionary. Values are JSON or Python's literals where they can be (null and
-    None, [0, 1] and (0, 1)), else text.
-    """
-    if isinstance(pairs, str):
-        raise InputError(f'settings {pairs!r} is one text; expected a list of texts, e.g. ["search.epochs=40"]')
-    settings = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise InputError(f"setting {pair!r} has no value; expected NAME=VALUE, e.g. search.epochs=40")
-        settings[name.strip()] = _value(text.strip())
-    return settings
-
-
-def _value(text: str) -> Any:
-    for read in (json.loads, ast.literal_eval):
-        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-            return read(text)
-    return text

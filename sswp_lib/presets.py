@@ -5,6 +5,10 @@ Presets other than `paper` choose hyper-parameters of their own and say so.
 
 from __future__ import annotations
 
+import ast
+import json
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from sswp_lib.config import Config, InputError, suggest
@@ -91,7 +95,7 @@ STUDIES: dict[str, dict[str, dict[str, Any]]] = {
         # as many steps on alpha as it takes for two seeds to agree
         "night": {
             **_AS_PAPER,
-            "search.epochs": 120,
+            "search.epochs": 80,
             "train.labels_per_class": 10,
             "train.epochs": 30,
             "train.batch_size": 50,
@@ -108,7 +112,7 @@ STUDIES: dict[str, dict[str, dict[str, Any]]] = {
         "paper": {"train.validation": 0.1, "train.epochs": 200},
     },
 }
-# What a preset changes for its second data set: a slice of photographs beside the digits.
+# What a preset changes for its second data set, a slice of photographs beside the digits; and in its studies there.
 SLICES: dict[str, dict[str, Any]] = {
     "night": {
         "data.name": "cifar10", "data.image_size": 16, "data.per_class": 500, "search.epochs": 30,
@@ -116,6 +120,10 @@ SLICES: dict[str, dict[str, Any]] = {
         "train.cutout": 8, "train.batch_size": 50,
     },
 }  # fmt: skip
+SLICE_STUDIES: dict[str, dict[str, dict[str, Any]]] = {
+    # architectures are judged on all labels: on few, photographs are hardly told apart by any
+    "night": {"ablations": {"train.labels": 1.0, "train.validation": 0.0, "train.epochs": 10, "train.lr": 0.05}},
+}
 CHOOSING_RATES = ("few_labels", "fractions")  # studies that take each start's learning rate by validation accuracy
 
 
@@ -158,3 +166,35 @@ def load_config(
             "training images, e.g. train.validation=0.1"
         )
     return config
+
+
+def load_slice(preset: str, settings: dict[str, Any] | None = None, study: str | None = None) -> Config | None:
+    """Return the configuration of a preset's second data set, as `load_config` does that of its first; None where it
+    has none.
+    """
+    if preset not in SLICES:
+        return None
+    own = SLICE_STUDIES.get(preset, {}).get(study or "", {})
+    return load_config(preset, settings={**SLICES[preset], **own, **(settings or {})}, study=study)
+
+
+def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
+    """Turn "search.epochs=40" pairs into a dictionary. Values are JSON or Python's literals where they can be (null and
+    None, [0, 1] and (0, 1)), else text.
+    """
+    if isinstance(pairs, str):
+        raise InputError(f'settings {pairs!r} is one text; expected a list of texts, e.g. ["search.epochs=40"]')
+    settings = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise InputError(f"setting {pair!r} has no value; expected NAME=VALUE, e.g. search.epochs=40")
+        settings[name.strip()] = _value(text.strip())
+    return settings
+
+
+def _value(text: str) -> Any:
+    for read in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            return read(text)
+    return text

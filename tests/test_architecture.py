@@ -18,6 +18,7 @@ SPACE = [
     ["genotype", "small"],
     ["depthwise"],
     ["ops"],
+    ["planted"],
     ["cell", "paths"],
     ["supernet", "network"],
 ]  # downwards; beside one another where in one list

@@ -2,7 +2,8 @@
 
 Paper: sections 3.4 and 3.5, Figure 3. With E epochs, ratios (r1, r2, r3) and L cells, the i-th cell to go (from the
 input for FPP, from the output for BPP) is pruned at the start of epoch E(r1 + r2) + i T, T = E r3 / L, rounded down.
-Deliberate deviation: nothing is skipped where T < 1; several cells are then pruned in one epoch.
+Deliberate deviations: nothing is skipped where T < 1; several cells are then pruned in one epoch. A fourth ratio gives
+the network that all this leaves time of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from math import floor
 
 from sswp_lib.config import Search
 
-PHASES = ("warm-up", "bi-level", "pruning")
+PHASES = ("warm-up", "bi-level", "pruning", "fixed")
 
 
 def _exact(ratio: float) -> Fraction:
@@ -20,23 +21,27 @@ def _exact(ratio: float) -> Fraction:
 
 
 def phase(epoch: int, config: Search) -> str:
-    """Return the phase of an epoch (from 0): "warm-up", "bi-level" or "pruning"."""
-    learning, pruning = config.boundaries()
+    """Return the phase of an epoch (from 0): "warm-up", "bi-level", "pruning", or "fixed" where the ratios have a part
+    for it.
+    """
+    learning, pruning, fixed = config.boundaries()
     if epoch < learning:
         return PHASES[0]
-    return PHASES[1] if epoch < pruning else PHASES[2]
+    if epoch < pruning:
+        return PHASES[1]
+    return PHASES[2] if epoch < fixed else PHASES[3]
 
 
 def phase_lengths(config: Search) -> dict[str, int]:
     """Return {phase: its epochs}, in order; a phase that the ratios leave no whole epoch has 0."""
     found = [phase(epoch, config) for epoch in range(config.epochs)]
-    return {name: found.count(name) for name in PHASES}
+    return {name: found.count(name) for name in PHASES if name != PHASES[3] or name in found}
 
 
 def pruning_epochs(config: Search, num_cells: int) -> dict[int, int]:
     """Return {cell: the epoch at whose start it is pruned}; `epochs` itself means: after the last."""
     if config.prune == "none":
-        return dict.fromkeys(range(num_cells), config.epochs)
+        return dict.fromkeys(range(num_cells), config.boundaries()[2])
     start = sum(_exact(r) for r in config.ratios[:2]) * config.epochs
     step = _exact(config.ratios[2]) * config.epochs / num_cells
     epochs = [floor(start + i * step) for i in range(num_cells)]
@@ -55,5 +60,5 @@ def architecture_steps(config: Search, num_cells: int, steps_an_epoch: int) -> d
     One follows every `alpha_every`-th weight step of the whole search; those of the warm-up are left out.
     """
     done = lambda epochs: epochs * steps_an_epoch // config.alpha_every  # noqa: E731
-    warm, _ = config.boundaries()
+    warm = config.boundaries()[0]
     return {cell: max(done(end) - done(warm), 0) for cell, end in sorted(pruning_epochs(config, num_cells).items())}

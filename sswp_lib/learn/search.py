@@ -25,6 +25,7 @@ from sswp_lib.learn.objectives import Objective, build
 from sswp_lib.learn.phases import PHASES, architecture_steps, cells_to_prune, phase, pruning_epochs
 from sswp_lib.learn.views import normalise, random_views
 from sswp_lib.space import (
+    CANDIDATES,
     Network,
     Paths,
     SuperNet,
@@ -83,7 +84,8 @@ class Search(Loop):
     def _build(self) -> None:
         with seeded(self.config.seed, "supernet"):
             model = self.config.model
-            supernet = SuperNet(model.init_channels, model.num_cells, stem=model.stem)
+            candidates = CANDIDATES + self.settings.planted
+            supernet = SuperNet(model.init_channels, model.num_cells, stem=model.stem, candidates=candidates)
         with seeded(self.config.seed, "head"):  # of its own: objectives share the other weights
             supernet.head = self.objective.head(supernet.num_features, len(self.data.classes))
         self.supernet = supernet.to(self.device, memory_format=torch.channels_last)
@@ -132,19 +134,24 @@ class Search(Loop):
         self.set_lr(self.optimizer, self.settings.lr, self.settings.min_lr, self.settings.schedule)
         if not self.batches or self.step == 0:
             self.batches = epoch_batches(
-                self.weights_half, self.settings.batch_size, self.config.seed, "weights", self.epoch
+                self._images_of_weights(), self.settings.batch_size, self.config.seed, "weights", self.epoch
             )
         self.weight_step(self.batches[self.step])
         steps_done = self.epoch * self.num_steps + self.step + 1
         if self.phase != PHASES[0] and steps_done % self.settings.alpha_every == 0 and self.supernet.num_searching:
             self.alpha_step(steps_done // self.settings.alpha_every)
 
+    def _images_of_weights(self) -> Tensor:
+        """Return the weights' half of the images; all of them in the phase in which alpha needs none any more."""
+        return torch.arange(len(self.data.train)) if self.phase == PHASES[3] else self.weights_half
+
     def weight_step(self, index: Tensor) -> None:
         """Sample one path and do an SGD step on the weights that ran; the others are not touched."""
         warm, s, when = self.phase == PHASES[0], self.settings, (self.epoch, self.step)
         dropout = {} if warm else {"skip_dropout": s.skip_dropout, "pool_dropout": s.pool_dropout}
         g = generator(self.config.seed, "paths", *when)
-        paths = sample_paths(self.alpha_on_host, self.supernet.present, g, uniform=warm, **dropout)
+        names = self.supernet.candidates
+        paths = sample_paths(self.alpha_on_host, self.supernet.present, g, uniform=warm, candidates=names, **dropout)
         self.optimizer.zero_grad(set_to_none=True)  # None, not 0: momentum must not move weights that did not run
         loss, metrics = self.loss(index, generator(self.config.seed, "views", *when), paths)
         loss.backward()
@@ -156,7 +163,9 @@ class Search(Loop):
 
     def alpha_step(self, count: int) -> None:
         """Sample two paths and do an Adam step on alpha; nothing else changes."""
-        alpha, draw = self.supernet.alpha, lambda what: generator(self.config.seed, f"architecture {what}", count)
+        stream = (self.settings.alpha_stream,) if self.settings.alpha_stream else ()
+        draw = lambda what: generator(self.config.seed, f"architecture {what}", count, *stream)  # noqa: E731
+        alpha = self.supernet.alpha
         paths = sample_two_paths(alpha, self.supernet.present, draw("paths"), self.alpha_on_host)
         order = torch.randperm(len(self.alpha_half), generator=draw("batch"))
         index = self.alpha_half[order[: self.settings.batch_size]]
@@ -258,7 +267,9 @@ class Search(Loop):
             "alpha": certainty(self.alpha_on_host),
             "evidence": self.evidence.describe(self.alpha_on_host),
             "architecture_steps": list(architecture_steps(s, cells, self.num_steps).values()),
-            "changed_by_caps": changed_by_caps(self.alpha_on_host, s.max_skips, s.max_pools),
+            "changed_by_caps": changed_by_caps(
+                self.supernet.of_candidates(self.alpha_on_host)[0], s.max_skips, s.max_pools
+            ),
             "operation_counts": operation_counts(genotype),
             "skip_share": skip_share(genotype),
             "parameters": size["parameters"],

@@ -8,16 +8,19 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from sswp_lib.config import Config, InputError, parse_settings
+from sswp_lib.config import Config, InputError, home
 from sswp_lib.learn.data import load
+from sswp_lib.learn.known import is_there
 from sswp_lib.learn.phases import phase_lengths
 from sswp_lib.paper.output import Output
-from sswp_lib.presets import load_config
+from sswp_lib.presets import load_config, load_slice, parse_settings
+from sswp_lib.runs import runs
 from sswp_lib.runs.progress import Line
 
 Settings = dict[str, Any]
-SEEDS = {"smoke": 2, "cifar": 2}  # searches of each comparison, by preset; ours
+SEEDS = {"smoke": 2, "cifar": 2, "night": 12}  # searches of each comparison, by preset, fixed beforehand; ours
 USUAL_SEEDS = 3
+TRAININGS = {"night": 3}  # of each architecture that is judged from scratch; ours
 
 
 class Setup(NamedTuple):
@@ -32,6 +35,11 @@ class Setup(NamedTuple):
 def number_of_seeds(preset: str) -> int:
     """Return how many searches, each with a seed of its own, a comparison has where nothing else is asked for."""
     return SEEDS.get(preset, USUAL_SEEDS)
+
+
+def number_of_trainings(preset: str) -> int:
+    """Return how many trainings, on other labelled images each, judge an architecture."""
+    return TRAININGS.get(preset, 1)
 
 
 def configured(
@@ -58,6 +66,21 @@ def configured(
     return Setup(config, compared, seeds or usual, Output.of(preset, data, seeds, settings, **own))
 
 
+def sliced(
+    preset: str, data: str | None, seeds: int | None, settings: Sequence[str] = (), study: str = "ablations", **own: Any
+) -> Setup | None:
+    """Return the same for the preset's second data set; None where it has none, where another data set is asked for, or
+    where neither its images are here nor runs on them.
+    """
+    given = parse_settings(settings)
+    config, compared = load_slice(preset, given), load_slice(preset, given, study)
+    if config is None or data is not None:
+        return None
+    if not is_there(config.data.name, home() / config.data.root) and runs.finished(config) is None:
+        return None
+    return Setup(config, compared, seeds or number_of_seeds(preset), Output.of(preset, data, seeds, settings, **own))
+
+
 def described(config: Config, seeds: int, output: Output, device: str) -> pd.DataFrame:
     """Return one line that says what a notebook is about to do, where, and where its results go."""
     model, search = config.model, config.search
@@ -79,7 +102,8 @@ def data_words(config: Config) -> str:
     """Return how a caption calls a configuration's data set."""
     name = config.data.name.removeprefix("folder:")
     whole = name if name == config.data.name else f"the folder {Path(name).name}"
-    return whole if config.data.classes is None else f"the classes {', '.join(config.data.classes)} of {whole}"
+    some = whole if config.data.classes is None else f"the classes {', '.join(config.data.classes)} of {whole}"
+    return some if config.data.per_class is None else f"{config.data.per_class} images a class of {some}"
 
 
 def size(config: Config) -> str:

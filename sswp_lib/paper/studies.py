@@ -15,17 +15,15 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import torch
-
 from sswp_lib.config import Config, InputError
-from sswp_lib.learn.data import generator, load
+from sswp_lib.learn.data import load
+from sswp_lib.paper.lots import Lot, random_genotype
 from sswp_lib.paper.tables import INITS
 from sswp_lib.presets import DATA_DEFAULTS
 from sswp_lib.runs import runs
 from sswp_lib.runs.progress import counted
 from sswp_lib.runs.records import Done, Record
-from sswp_lib.space import CANDIDATES, Genotype, derive
-from sswp_lib.space import EDGES as CELL_EDGES
+from sswp_lib.space import Genotype
 
 Settings = dict[str, Any]
 STARTS = tuple(INITS)
@@ -39,18 +37,35 @@ PUBLISHED = {
     "PDARTS": "P-DARTS",
     "PC_DARTS_CIFAR": "PC-DARTS",
 }  # name here: row of Table 1
+FOUND, SAME_SIZE, ANY_SIZE = "SSWP-NAS (here)", "random, same size", "random, any size"
+SEEDS_APART = 100  # between the seeds of trainings of one architecture; more than a comparison has searches
 AUGMENTED = {"as the preset says": {}, "none": {"train.shift": 0, "train.cutout": 0, "data.views.flip": False}}
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run that a comparison needs. `source` is None for a search, else what is trained: a search's configuration or a
-    genotype.
+    """A run that a comparison needs. `source` is None for a search, else what is trained: what a search of that
+    configuration finds, a genotype, or one by lot.
     """
 
     labels: Settings
     config: Config
-    source: Config | Genotype | None = None
+    source: Config | Genotype | Lot | None = None
+
+    @property
+    def search(self) -> Config | None:
+        """The search that must be done before this run."""
+        return self.source.search if isinstance(self.source, Lot) else _config_of(self.source)
+
+    def trained(self, found: Record | None) -> Record | Genotype:
+        """Return what is trained, of which `found` is the search's record, where it needs one."""
+        if isinstance(self.source, Lot):
+            return self.source.genotype(found.genotype)
+        return self.source if found is None else found
+
+
+def _config_of(source: Any) -> Config | None:
+    return source if isinstance(source, Config) else None
 
 
 def carry_out(jobs: Iterable[Job], device: str | None = None) -> list[Done]:
@@ -75,9 +90,9 @@ def carry_out(jobs: Iterable[Job], device: str | None = None) -> list[Done]:
 def _carried_out(job: Job, search: Callable[[Config], Record], device: str | None) -> Done:
     if job.source is None:
         return Done(job.labels, search(job.config))
-    source = search(job.source) if isinstance(job.source, Config) else job.source
-    labels = job.labels | ({"search run": source.name} if isinstance(source, Record) else {})
-    return Done(labels, runs.train(job.config, source, device=device, quiet=True))
+    found = search(job.search) if job.search else None
+    labels = job.labels | ({"search run": found.name} if found else {})
+    return Done(labels, runs.train(job.config, job.trained(found), device=device, quiet=True))
 
 
 def fine_tuning(config: Config, study: Config, search: int, repeat: int, count: int, **labels: Any) -> Job:
@@ -135,54 +150,58 @@ def fractions_at(
     return [fine_tuning(config, study, s, 0, searches, init=init, lr=lr, fraction=f) for init, lr, f, s in each]
 
 
-def from_scratch(study: Config, arm: str, source: Config | Genotype, seed: int) -> Job:
-    """Train what a search found, or a genotype, from random weights."""
-    return Job(
-        {"arm": arm, "what": "scratch", "seed": seed}, study.changed(**{"train.init": "random", "seed": seed}), source
-    )
+def from_scratch(
+    study: Config, arm: str, source: Config | Genotype | Lot, seed: int, repeats: Sequence[int] = (0,)
+) -> list[Job]:
+    """Train what a search found, or a genotype, from random weights: once for each of `repeats`, with other weights and
+    on other labelled images each time.
+    """
+    return _judged(study, arm, source, seed, repeats, "scratch", "random")
 
 
-def fine_tuned(study: Config, arm: str, source: Config, seed: int) -> Job:
+def fine_tuned(study: Config, arm: str, source: Config, seed: int, repeats: Sequence[int] = (0,)) -> list[Job]:
     """Train what a search found from its concomitant weights: the same labels and recipe as from scratch."""
-    return Job(
-        {"arm": arm, "what": "fine-tuned", "seed": seed},
-        study.changed(**{"train.init": "concomitant", "seed": seed}),
-        source,
-    )
+    return _judged(study, arm, source, seed, repeats, "fine-tuned", "concomitant")
 
 
-def ablation(study: Config, arms: dict[str, Settings], seeds: int) -> list[Job]:
-    """Search each arm with each seed, and judge what it found."""
+def _judged(study: Config, arm: str, source: Any, seed: int, repeats: Sequence[int], what: str, init: str) -> list[Job]:
+    return [
+        Job(
+            {"arm": arm, "what": what, "seed": seed} | ({"repeat": r} if r else {}),
+            study.changed(**{"train.init": init, "seed": seed + r * SEEDS_APART}),
+            source,
+        )
+        for r in repeats
+    ]
+
+
+def ablation(study: Config, arms: dict[str, Settings], seeds: int, trainings: int = 1) -> list[Job]:
+    """Search each arm with each seed, and judge what it found by so many trainings from each start."""
     jobs = []
     for arm, settings in arms.items():
         for seed in range(seeds):
             searched = study.changed(**settings, seed=seed)
             jobs += [
                 Job({"arm": arm, "what": "search", "seed": seed}, searched),
-                from_scratch(study, arm, searched, seed),
-                fine_tuned(study, arm, searched, seed),
+                *from_scratch(study, arm, searched, seed, range(trainings)),
+                *fine_tuned(study, arm, searched, seed, range(trainings)),
             ]
     return jobs
 
 
-def random_genotype(num_cells: int, seed: int) -> Genotype:
-    """Return a genotype derived, with the usual caps, from architecture parameters drawn at random."""
-    return derive(
-        torch.randn(num_cells, len(CELL_EDGES), len(CANDIDATES), generator=generator(seed, "random genotype"))
-    )
-
-
-def benchmark(study: Config, seeds: int) -> list[Job]:
-    """Table 1: what searches found here, published cells and random genotypes, each trained from scratch with each
-    seed.
+def benchmark(config: Config, study: Config, seeds: int, trainings: int = 1) -> list[Job]:
+    """Table 1: what searches found here, genotypes by lot of the same size and of any, and published cells, each
+    trained from scratch with each seed, by the recipe of `study`.
     """
     jobs, cells = [], study.model.num_cells
     for seed in range(seeds):
-        searched = study.changed(seed=seed)
-        jobs.append(Job({"arm": "SSWP-NAS (here)", "what": "search", "seed": seed}, searched))
-        jobs.append(from_scratch(study, "SSWP-NAS (here)", searched, seed))
-        jobs.append(from_scratch(study, "random genotypes", random_genotype(cells, seed), seed))
-        jobs += [from_scratch(study, name, Genotype.published(name, cells), seed) for name in PUBLISHED]
+        searched, repeats = config.changed(seed=seed), range(trainings)
+        jobs.append(Job({"arm": FOUND, "what": "search", "seed": seed}, searched))
+        jobs += from_scratch(study, FOUND, searched, seed, repeats)
+        jobs += from_scratch(study, SAME_SIZE, Lot(searched), seed, repeats)
+        jobs += from_scratch(study, ANY_SIZE, random_genotype(cells, seed), seed, repeats)
+        for name in PUBLISHED:
+            jobs += from_scratch(study, name, Genotype.published(name, cells), seed)
     return jobs
 
 
@@ -234,7 +253,7 @@ def gain_arms(study: Config) -> dict[str, Settings]:
     return {"neither": {**off, **no_dropout}, "dropout": off, "FPP": no_dropout, "FPP and dropout": {}}
 
 
-def transfer(study: Config, seeds: int, search_on: Settings, train_on: Settings) -> list[Job]:
+def transfer(study: Config, seeds: int, search_on: Settings, train_on: Settings, trainings: int = 1) -> list[Job]:
     """Table 3d: search on data set A or on B, train from scratch on B.
 
     The search on A has as many epochs more or fewer as it takes for equally many steps (the paper: 600 epochs on
@@ -248,7 +267,7 @@ def transfer(study: Config, seeds: int, search_on: Settings, train_on: Settings)
             searched = study.changed(**data, seed=seed)
             jobs += [
                 Job({"arm": arm, "what": "search", "seed": seed}, searched),
-                from_scratch(study.changed(**train_on), arm, searched, seed),
+                *from_scratch(study.changed(**train_on), arm, searched, seed, range(trainings)),
             ]
     return jobs
 

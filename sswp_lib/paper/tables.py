@@ -132,18 +132,25 @@ def trainings(done: Iterable[Done]) -> pd.DataFrame:
 
 def by_arm(done: Iterable[Done]) -> pd.DataFrame:
     """Return one row for each arm and seed of an ablation: what its search found, how far alpha had come, and test
-    accuracy from scratch and fine-tuned, in percent.
+    accuracy from scratch and fine-tuned, in percent, the mean over trainings that were repeated.
     """
     rows: dict[tuple, dict[str, Any]] = {}
+    accuracies: dict[tuple, list[float]] = {}
     for job in done:
         arm, seed, what = (job.labels[name] for name in ("arm", "seed", "what"))
         row, record = rows.setdefault((arm, seed), {"arm": arm, "seed": seed}), job.record
-        row[f"{what} run"] = record.name
+        repeat = f" {job.labels['repeat']}" if "repeat" in job.labels else ""
+        row[f"{what}{repeat} run"] = record.name
+        if "search run" in job.labels:
+            row["search run"] = job.labels["search run"]
         if what == "search":
             row |= _searched(record)
         else:
             result = record.result
-            row |= {what: result["test"]["top1"], "parameters": result["parameters"], "labels": result["trained_on"]}
+            accuracies.setdefault((arm, seed, what), []).append(result["test"]["top1"])
+            row |= {"parameters": result["parameters"], "labels": result["trained_on"]}
+    for (arm, seed, what), values in accuracies.items():
+        rows[arm, seed][what] = sum(values) / len(values)
     return pd.DataFrame(rows.values())
 
 

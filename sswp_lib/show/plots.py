@@ -31,7 +31,7 @@ OPERATION_DASHES = dict(
     zip(CANDIDATES, ("-", "--", "-.", ":", (0, (6, 1)), (0, (4, 1, 1, 1, 1, 1)), (0, (1, 0.6))), strict=True)
 )  # told apart in grey as well
 OPERATION_HATCHES = dict(zip(CANDIDATES, ("", "//", "\\\\", "..", "xx", "--", "++"), strict=True))
-PHASE_COLOURS = dict(zip(PHASES, (COLOURS[7], COLOURS[9], COLOURS[1]), strict=True))
+PHASE_COLOURS = dict(zip(PHASES, (COLOURS[7], COLOURS[9], COLOURS[1], COLOURS[2]), strict=True))
 SHOWN_CLASSES, CLASS_LETTERS = 12, 14  # rows of a figure of classes; letters of a class's name before its row
 CAPTION_LETTERS = 18.5  # of the caption's size, in an inch
 

@@ -15,10 +15,11 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sswp_lib.config import InputError
+from sswp_lib.config import InputError, suggest
 from sswp_lib.space import small
 from sswp_lib.space.genotype import EDGES, NUM_NODES, reduction_cells
-from sswp_lib.space.ops import OPERATIONS, BatchNorm, FactorizedReduce, ReLUFirst, concatenated, relu_conv_bn
+from sswp_lib.space.ops import OPERATIONS, BatchNorm, Builder, FactorizedReduce, ReLUFirst, concatenated, relu_conv_bn
+from sswp_lib.space.planted import PLANTED
 
 
 class State(NamedTuple):
@@ -35,6 +36,13 @@ class State(NamedTuple):
 Run = Callable[[int, int, nn.ModuleDict, State], Tensor | None]
 """(cell, edge, the edge's operations by name, the node it leaves) -> the edge's output, or None where the edge is gone.
 """
+
+
+def _builder(name: str) -> Builder:
+    builders = OPERATIONS | PLANTED
+    if name not in builders:
+        raise InputError(f"unknown operation {name!r}{suggest(name, builders)}")
+    return builders[name]
 
 
 class Cell(nn.Module):
@@ -60,7 +68,7 @@ class Cell(nn.Module):
         self.edges = nn.ModuleDict()
         for edge, names in operations.items():
             stride = 2 if reduction and EDGES[edge][0] < 2 else 1
-            built = {name: OPERATIONS[name](C, stride, affine, momentum) for name in names}
+            built = {name: _builder(name)(C, stride, affine, momentum) for name in names}
             self.edges[str(edge)] = nn.ModuleDict(built)
 
     def forward(

@@ -24,7 +24,7 @@ CANDIDATES = (
 )  # fmt: skip
 SKIPS = ("skip_connect",)
 POOLS = ("max_pool_3x3", "avg_pool_3x3")
-NON_PARAMETERISED = SKIPS + POOLS
+NON_PARAMETERISED = (*SKIPS, *POOLS, "noise", "zero")  # the last two: see `planted`
 
 DARTS_FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")  # of the tuple that DARTS's code and logs print
 MAX_BYTES = 1_000_000  # of a genotype's file; a cell takes about 200

@@ -225,7 +225,8 @@ def _dilated(kernel: int) -> Callable[..., nn.Module]:
     return build
 
 
-OPERATIONS: dict[str, Callable[[int, int, bool, float | None], nn.Module]] = {
+Builder = Callable[[int, int, bool, float | None], nn.Module]
+OPERATIONS: dict[str, Builder] = {
     "skip_connect": _skip,
     "max_pool_3x3": _max_pool,
     "avg_pool_3x3": _avg_pool,

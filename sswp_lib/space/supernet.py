@@ -27,7 +27,7 @@ class SuperNet(CellStack):
         init_channels: C of the first cell (paper: 36 on CIFAR, 48 on ImageNet).
         num_cells: L (paper: 20 on CIFAR, 14 on ImageNet).
         head: module from (N, num_features) to the output; SimCLR's projection head if left out.
-        candidates: the M operation names.
+        candidates: the M operation names; those that are no candidates of a genotype (see `planted`) are never kept.
         stem: "cifar" or "imagenet". affine: learnable scale and shift in BatchNorm (off while searching).
 
     Attributes:
@@ -100,10 +100,10 @@ class SuperNet(CellStack):
             raise InputError(
                 f"cell {cell} is pruned already; expected one of the {self.num_searching} that still search"
             )
-        alpha = self.alpha[cell].detach().cpu()
-        keep = Genotype(cells=[derive_cell(alpha, max_skips, max_pools, self.candidates)]).edges(0)
+        alpha, names = self.of_candidates(self.alpha[cell].detach().cpu())
+        keep = Genotype(cells=[derive_cell(alpha, max_skips, max_pools, names)]).edges(0)
         if edges == "all":
-            keep = {edge: self.candidates[k] for edge, k in enumerate(alpha.argmax(-1).tolist())} | keep
+            keep = {edge: names[k] for edge, k in enumerate(alpha.argmax(-1).tolist())} | keep
         self._keep(cell, keep)
         return keep
 
@@ -131,4 +131,10 @@ class SuperNet(CellStack):
 
     def genotype(self, max_skips: int | None = 2, max_pools: int | None = 2) -> Genotype:
         """Return the genotype that alpha stands for."""
-        return derive(self.alpha, max_skips, max_pools, self.candidates)
+        alpha, names = self.of_candidates(self.alpha)
+        return derive(alpha, max_skips, max_pools, names)
+
+    def of_candidates(self, alpha: Tensor) -> tuple[Tensor, tuple[str, ...]]:
+        """Return what `alpha` (..., M) says of a genotype's own candidates, and their names: not of what is planted."""
+        places = [k for k, name in enumerate(self.candidates) if name in CANDIDATES]
+        return alpha[..., places], tuple(self.candidates[k] for k in places)

@@ -112,7 +112,7 @@ def test_fewer_epochs_than_cells_prunes_several_at_once():
     ("settings", "named"),
     [
         ({"search.ratios": (0.2, 0.8)}, "2 parts; prune='forward' expects 3"),
-        ({"search.ratios": (0.2, 0.4, 0.4), "search.prune": "none"}, "3 parts; prune='none' expects 2"),
+        ({"search.ratios": (0.1, 0.2, 0.3, 0.4), "search.prune": "none"}, "4 parts; prune='none' expects 2"),
         ({"search.ratios": (0.2, 0.4, 0.5)}, "add up to 1.1; expected 1"),
         ({"search.ratios": (0.6, 0.8, -0.4)}, "between 0 and 1"),
         ({"search.ratios": (0.2, 0.8, 0.0)}, "no time for pruning"),

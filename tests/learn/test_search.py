@@ -195,8 +195,9 @@ def test_warm_up_draws_uniform_paths_without_dropout(config, data, monkeypatch):
     monkeypatch.setattr(module, "sample_paths", lambda *a, **k: calls.append(k) or draw(*a, **k))
     search = Search(config, data)
     run(search)
-    assert calls[:5] == [{"uniform": True}] * 5
-    assert calls[5:] == [{"uniform": False, "skip_dropout": 0.2, "pool_dropout": 0.0}] * 20
+    assert calls[:5] == [{"uniform": True, "candidates": CANDIDATES}] * 5
+    later = {"uniform": False, "candidates": CANDIDATES, "skip_dropout": 0.2, "pool_dropout": 0.0}
+    assert calls[5:] == [later] * 20
 
 
 @pytest.mark.parametrize("edges", ["all", "top2"])

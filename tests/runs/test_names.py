@@ -41,7 +41,8 @@ ANOTHER = {  # of what is no plain number
     "data.views.crop_scale": (0.3, 1.0), "data.views.jitter": (0.1, 0.1, 0.1, 0.1),
     "data.views.blur_sigma": (1.0, 1.5), "model.stem": "imagenet", "model.precision": "bfloat16",
     "search.ratios": (0.25, 0.5, 0.25), "search.prune": "backward", "search.edges": "top2", "search.schedule": "step",
-    "search.max_skips": None, "search.max_pools": None, "train.schedule": "step", "train.init": "simclr",
+    "search.max_skips": None, "search.max_pools": None, "search.planted": ("noise",), "train.schedule": "step",
+    "train.init": "simclr",
     "train.labels_per_class": 2, "train.augment": "crop",
 }  # fmt: skip
 OF_ANOTHER_KIND = ("search.objective", "search.prune", "train.objective", "train.freeze")

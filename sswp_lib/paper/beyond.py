@@ -1,0 +1,173 @@
+"""Comparisons that the paper does not make, each as the list of runs that it needs: whether alpha has learnt what it
+could, and what weights are worth, by labels and by the length of the search, and against two stages of equal compute.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from sswp_lib.config import Config
+from sswp_lib.learn.data import load
+from sswp_lib.paper import tables
+from sswp_lib.paper.studies import AUGMENTED, FEW_LABEL_RATES, LEARNING_RATES, Job, fine_tuning, searches
+
+SMALLEST, LARGEST = 10, 50  # batches of a fine-tuning on the map; ours
+PLANTED = ("noise", "zero", "twin")
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much of these comparisons a preset affords; ours.
+
+    Args:
+        labels: of the map, of a class. lengths: of its searches, as shares of the preset's.
+        choosing: searches whose fine-tunings choose a start's recipe there; the others follow.
+        planted, again: searches with planted operations; searches whose alpha is learnt once more.
+        stages: whether one stage is set against two of equal compute.
+    """
+
+    labels: tuple[int, ...] = (1, 2, 5, 10, 50)
+    lengths: tuple[float, ...] = (1 / 4, 1)
+    choosing: int = 2
+    planted: int = 1
+    again: int = 2
+    stages: bool = True
+
+
+EXTENTS = {
+    "smoke": Extent(labels=(2,), lengths=(1,), choosing=1, again=1),
+    "quick": Extent(labels=(1, 10), stages=False),
+    "night": Extent(lengths=(1 / 8, 1 / 4, 1 / 2, 1), choosing=4, planted=6, again=6),
+}
+
+
+def extent(preset: str) -> Extent:
+    """Return how much of these comparisons a preset affords."""
+    return EXTENTS.get(preset, Extent())
+
+
+def planted(config: Config, count: int) -> list[Job]:
+    """Search with noise, nothing and a twin among the candidates."""
+    return searches(config.changed(**{"search.planted": PLANTED}), count)
+
+
+def again(config: Config, count: int) -> list[Job]:
+    """Learn alpha once more from the same weights: searches that differ from those of the same seed in nothing but what
+    is random in their architecture steps.
+    """
+    return searches(config.changed(**{"search.alpha_stream": 1}), count)
+
+
+def recipe(few: Config, labels: int, augmentation: str) -> Config:
+    """Return how networks are trained on so many labels of a class: by the recipe for few labels, in batches of half of
+    the labelled images, 10 to 50.
+    """
+    images = labels * len(load(few.data).classes)
+    batch = min(images, max(SMALLEST, min(images // 2, LARGEST)))
+    settings = {"train.labels": 1.0, "train.labels_per_class": labels, "train.batch_size": batch}
+    return few.changed(**settings, **AUGMENTED[augmentation])
+
+
+def lengths(config: Config, shares: Sequence[float]) -> list[int]:
+    """Return the epochs of the map's searches, none that cannot search."""
+    wanted = {max(round(share * config.search.epochs), 1) for share in shares} | {config.search.epochs}
+    least = math.ceil(3 / min(config.search.ratios))
+    return sorted(epochs for epochs in wanted if epochs >= least or epochs == config.search.epochs)
+
+
+def choices(
+    config: Config,
+    few: Config,
+    count: int,
+    labels: Sequence[int],
+    choosing: int,
+    rates: Sequence[float] = FEW_LABEL_RATES,
+) -> list[Job]:
+    """Train from concomitant and from random weights by each recipe, at each number of labels, what the first searches
+    found: so each start chooses its own rate and augmentation.
+    """
+    chosen = range(min(count, choosing))
+    each = [
+        (k, i, a, lr, s) for k in labels for i in ("random", "concomitant") for a in AUGMENTED for lr in rates
+        for s in chosen
+    ]  # fmt: skip
+    epochs = config.search.epochs
+    return [_cell(config, few, count, k, epochs, s, init=i, augmentation=a, lr=lr) for k, i, a, lr, s in each]
+
+
+def best_recipes(done: pd.DataFrame) -> dict[tuple[int, str], tuple[str, float]]:
+    """Return {(labels of a class, start): (augmentation, rate)} of the highest mean validation accuracy."""
+    found = {}
+    for (labels, init), runs in done.groupby(["per class", "init"]):
+        mean = runs.groupby(["augmentation", "lr"])["validation"].mean()
+        found[int(labels), init] = mean.idxmax()
+    return found
+
+
+def by_length(
+    config: Config, few: Config, count: int, best: dict[tuple[int, str], tuple[str, float]], epochs: Sequence[int]
+) -> list[Job]:
+    """Fine-tune what each search of each length found, from both starts, each by its own recipe."""
+    return [
+        _cell(config, few, count, labels, length, s, init=init, augmentation=augmentation, lr=lr)
+        for length in epochs
+        for s in range(count)
+        for (labels, init), (augmentation, lr) in best.items()
+    ]
+
+
+def _cell(config: Config, few: Config, count: int, labels: int, epochs: int, search: int, **what: Any) -> Job:
+    searched = config.changed(**{"search.epochs": epochs})
+    about = {"per class": labels, "epochs": epochs, **what}
+    return fine_tuning(searched, recipe(few, labels, what["augmentation"]), search, 0, count, **about)
+
+
+WHOLE = 1.75  # times the search's epochs take as long as a search and its pre-training, about; the records say
+FIXED = 3.125  # times the search's epochs, the rest of them with all cells fixed, have a pre-training's steps
+ONE_STAGE = {
+    "one stage": "the search alone",
+    "one stage, whole compute": "a longer search",
+    "one stage, then fixed": "the search, then its network goes on",
+}
+TWO_STAGES = "two stages"
+
+
+def stage_searches(config: Config) -> dict[str, Config]:
+    """Return the search of each one-stage arm. The last has the search's own three phases, epoch for epoch, and then as
+    many steps with all cells fixed, on all images, as the pre-training of the two stages has.
+    """
+    s = config.search
+    whole = {"search.epochs": round(WHOLE * s.epochs)}
+    parts = [round(ratio / FIXED, 6) for ratio in s.ratios]
+    fixed = {"search.epochs": round(FIXED * s.epochs), "search.ratios": (*parts, round(1 - sum(parts), 6))}
+    return dict(zip(ONE_STAGE, (config, config.changed(**whole), config.changed(**fixed)), strict=True))
+
+
+def stages(
+    config: Config, study: Config, count: int, fraction: float = 0.1, rates: Sequence[float] = LEARNING_RATES
+) -> list[Job]:
+    """Fine-tune from the weights of one-stage searches, and from those of a pre-training after a search, at each
+    rate.
+    """
+    jobs = []
+    for arm, searched in stage_searches(config).items():
+        jobs += _stage(arm, searched, study, count, fraction, rates, "concomitant")
+    return jobs + _stage(TWO_STAGES, config, study, count, fraction, rates, "simclr")
+
+
+def _stage(
+    arm: str, searched: Config, study: Config, count: int, fraction: float, rates: Sequence[float], init: str
+) -> list[Job]:
+    each = [(lr, s) for lr in rates for s in range(count)]
+    return [fine_tuning(searched, study, s, 0, count, init=init, lr=lr, fraction=fraction, arm=arm) for lr, s in each]
+
+
+def at_best_rate(done: pd.DataFrame) -> pd.DataFrame:
+    """Keep each arm's runs at the rate of the highest mean validation accuracy."""
+    kept = [tables.at_best_lr(runs.assign(init=arm)) for arm, runs in done.groupby("arm", sort=False)]
+    return pd.concat(kept)
