@@ -9,15 +9,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from sswp_lib.config import Config
 from sswp_lib.learn.data import load
 from sswp_lib.paper import tables
+from sswp_lib.paper.claims import CLAIMS
+from sswp_lib.paper.effects import Effect, nested
 from sswp_lib.paper.studies import AUGMENTED, FEW_LABEL_RATES, LEARNING_RATES, Job, fine_tuning, searches
+from sswp_lib.runs import records
+from sswp_lib.runs.runs import started_from
 
 SMALLEST, LARGEST = 10, 50  # batches of a fine-tuning on the map; ours
 PLANTED = ("noise", "zero", "twin")
+AT_LABELS = "concomitant_beats_random_at_"  # keys of claims, before the number
 
 
 @dataclass(frozen=True)
@@ -127,6 +133,35 @@ def _cell(config: Config, few: Config, count: int, labels: int, epochs: int, sea
     return fine_tuning(searched, recipe(few, labels, what["augmentation"]), search, 0, count, **about)
 
 
+def weights_map(frame: pd.DataFrame, best: dict[tuple[int, str], tuple[str, float]], preset: str) -> pd.DataFrame:
+    """Return a row for each number of labels and length of search: test accuracy from both starts, each by its own
+    recipe, and what concomitant weights add, in points with its 95 % interval over searches.
+    """
+    rows = []
+    for (labels, epochs), runs in frame.groupby(["per class", "epochs"]):
+        effect = nested(runs, "concomitant", "random")
+        mean = runs.groupby("init")["test"].mean()
+        rows.append(
+            {"labels of a class": labels, "search epochs": epochs}
+            | {f"{init}, test accuracy (%)": round(mean[init], 2) for init in ("random", "concomitant")}
+            | {f"recipe of {init}": _words(*best[labels, init]) for init in ("random", "concomitant")}
+            | {"difference": round(effect.mean, 2), "low": round(effect.low, 2), "high": round(effect.high, 2)}
+            | {"n searches": effect.n, "preset": preset}
+        )
+    return pd.DataFrame(rows)
+
+
+def _words(augmentation: str, lr: float) -> str:
+    return f"learning rate {lr:g}, {'no augmentation' if augmentation == 'none' else 'augmented'}"
+
+
+def by_labels(frame: pd.DataFrame, epochs: int) -> dict[str, Effect]:
+    """Return the claims at each number of labels, of searches of so many epochs."""
+    rows = frame[frame["epochs"] == epochs]
+    labels = [int(k) for k in sorted(rows["per class"].unique()) if f"{AT_LABELS}{int(k)}" in CLAIMS]
+    return {f"{AT_LABELS}{k}": nested(rows[rows["per class"] == k], "concomitant", "random") for k in labels}
+
+
 WHOLE = 1.75  # times the search's epochs take as long as a search and its pre-training, about; the records say
 FIXED = 3.125  # times the search's epochs, the rest of them with all cells fixed, have a pre-training's steps
 ONE_STAGE = {
@@ -165,6 +200,28 @@ def _stage(
 ) -> list[Job]:
     each = [(lr, s) for lr in rates for s in range(count)]
     return [fine_tuning(searched, study, s, 0, count, init=init, lr=lr, fraction=fraction, arm=arm) for lr, s in each]
+
+
+def compute(config: Config, frame: pd.DataFrame, preset: str) -> pd.DataFrame:
+    """Return a row an arm: test accuracy, the chosen rate, and what its weights cost: epochs of the search, steps of a
+    pre-training, and seconds of both, the median over searches.
+
+    Args:
+        frame: of `at_best_rate`.
+    """
+    rows = []
+    for arm, runs in frame.groupby("arm", sort=False):
+        found = [records.find(name) for name in runs["search run"]]
+        before = [started_from(config.changed(seed=r.seed), "simclr") for r in found] if arm == TWO_STAGES else []
+        both = zip(found, before or [None] * len(found), strict=True)
+        seconds = [sum(r.provenance["seconds"] for r in pair if r is not None) for pair in both]
+        rows.append(
+            {"arm": arm, "search epochs": found[0].config["search"]["epochs"]}
+            | {"pre-training steps": before[0].result["steps"] if before else 0}
+            | {"seconds of both": round(float(np.median(seconds))), "learning rate": runs["lr"].iloc[0]}
+            | {"test accuracy (%)": tables.spread(runs["test"]), "preset": preset}
+        )
+    return pd.DataFrame(rows)
 
 
 def at_best_rate(done: pd.DataFrame) -> pd.DataFrame:

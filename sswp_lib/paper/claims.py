@@ -2,8 +2,9 @@
 
 A claim is "seen" where the 95 % interval of its effect lies wholly on the claim's side of a bound (above 0, if nothing
 else is said), "contradicted" where it lies wholly on the other, else "undecided". That something does *not* help is a
-test of non-inferiority: its bound is a margin below 0. A claim about architectures is "not testable" where no search
-behind it has learnt its alpha: what is compared there was drawn by lot. A ledger judges each claim alone; `gathered`
+test of non-inferiority: its bound is a margin below 0. A claim is "not testable" where both sides have reached a
+ceiling; one about architectures also where no search behind it has learnt its alpha: what is compared there was drawn
+by lot. A ledger judges each claim alone; `gathered`
 judges all of a report together, by Holm's correction, and that verdict counts.
 """
 

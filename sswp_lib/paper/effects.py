@@ -20,6 +20,8 @@ from sswp_lib.config import InputError
 ALPHA = 0.05  # two-sided: intervals are of 95 %
 RESAMPLES = 10_000  # of a bootstrap
 NO_SPREAD = 1e-9  # values nearer than this are equal: what parts them is rounding
+ACCURACIES = ("test", "scratch", "fine-tuned")  # columns of accuracies in percent
+CEILING = 98.0  # percent: with fewer errors than this leaves, two arms cannot be told apart; ours
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,10 @@ def runs_of(rows: pd.DataFrame) -> frozenset[str]:
 
 def _pairs(
     frame: pd.DataFrame, by: list[str], better: str, other: str, column: str, key: str
-) -> tuple[pd.Series, frozenset[str]]:
-    """Return better - other, paired by the columns `by`, and the runs behind it; what has no partner does not count."""
+) -> tuple[pd.Series, frozenset[str], str]:
+    """Return better - other, paired by the columns `by`, the runs behind it, and why it can test nothing, if so; what
+    has no partner does not count.
+    """
     rows = frame[frame[key].isin([better, other])]
     twice = rows[rows.duplicated([*by, key])]
     if len(twice):
@@ -100,7 +104,10 @@ def _pairs(
     if wide.empty:
         found = ", ".join(map(str, frame[key].unique()))
         raise InputError(f"nothing to pair of {better!r} and {other!r} by {', '.join(by)}; there is {found}")
-    return wide[better] - wide[other], runs_of(rows[rows.set_index(by).index.isin(wide.index)])
+    means = wide.mean()
+    at_end = column in ACCURACIES and min(means) >= CEILING
+    ceiling = f"a ceiling: {means[better]:.1f} and {means[other]:.1f} % are right" if at_end else ""
+    return wide[better] - wide[other], runs_of(rows[rows.set_index(by).index.isin(wide.index)]), ceiling
 
 
 def between(frame: pd.DataFrame, better: str, other: str, column: str = "scratch") -> Effect:
@@ -112,8 +119,8 @@ def between(frame: pd.DataFrame, better: str, other: str, column: str = "scratch
     Raises:
         InputError: no pair, or a seed with several rows (fine-tunings of searches: see `nested`).
     """
-    differences, runs = _pairs(frame, ["seed"], better, other, column, "arm")
-    return student(differences, searches=len(differences), runs=runs)
+    differences, runs, ceiling = _pairs(frame, ["seed"], better, other, column, "arm")
+    return student(differences, searches=len(differences), runs=runs, untestable=ceiling)
 
 
 def nested(
@@ -131,10 +138,10 @@ def nested(
         by: what is paired within a search; over all but the seed, such as fractions of the labels, the mean is taken.
     """
     frame = frame if "search" in frame else frame.assign(search=0)
-    differences, runs = _pairs(frame, ["search", *by], better, other, column, key)
+    differences, runs, ceiling = _pairs(frame, ["search", *by], better, other, column, key)
     tunings = differences.groupby(level=["search", "seed"]).mean()
     searches = tunings.groupby(level="search").mean()
-    effect = student(searches, searches=len(searches), runs=runs)
+    effect = student(searches, searches=len(searches), runs=runs, untestable=ceiling)
     if len(searches) > 1:
         return effect
     within = student(tunings)
@@ -149,7 +156,8 @@ def best_of(frame: pd.DataFrame, better: str, others: Sequence[str], column: str
     be beaten by any of them is easier the more they are: where another leads, interval and p are Bonferroni's.
     """
     each = {other: between(frame, better, other, column) for other in others}
-    closest = min(each, key=lambda other: (_evidence(each[other]), each[other].mean))
+    testable = {other: effect for other, effect in each.items() if not effect.untestable} or each
+    closest = min(testable, key=lambda other: (_evidence(each[other]), each[other].mean))
     effect, k = each[closest], len(each)
     runs = frozenset().union(*(e.runs for e in each.values()))
     if effect.p is None or effect.mean > 0:

@@ -18,9 +18,10 @@ import pandas as pd
 from scipy import stats
 
 from sswp_lib.config import InputError, digest
-from sswp_lib.paper.effects import ALPHA
+from sswp_lib.paper.effects import ALPHA, student
 from sswp_lib.runs import records
 from sswp_lib.runs.records import Record
+from sswp_lib.space import CANDIDATES
 
 WHOLE = "all cells"
 
@@ -103,6 +104,71 @@ def by_lot(runs: Iterable[str]) -> str:
         return ""
     greatest = max(float(np.mean(correlations(value))) for value in values)
     return f"alpha at chance: it correlates with {greatest:.2f} at most between searches that differ in their seed"
+
+
+def same_weights(searches: Sequence[Record], again: Sequence[Record]) -> dict[str, tuple[float, float, float]]:
+    """Return how far alpha agrees between two searches of one seed that differ in what is random in their architecture
+    steps alone, of entries and of operations' means: {"entries", "operations": mean, low, high}, Student's interval
+    over seeds. Two searches of different seeds agree on less by as much as their weights want other cells.
+    """
+    pairs = [(one, next(r for r in searches if r.seed == one.seed)) for one in again]
+    values = [alphas(pair) for pair in pairs]
+    found = {
+        "entries": [correlations(value)[0] for value in values],
+        "operations": [correlations(value.mean(axis=(1, 2)))[0] for value in values],
+    }
+    return {name: _with_interval(each) for name, each in found.items()}
+
+
+def _with_interval(values: list[float]) -> tuple[float, float, float]:
+    effect = student(values)
+    return effect.mean, max(effect.low, -1.0), min(effect.high, 1.0)
+
+
+def agreements(searches: Sequence[Record], again: Sequence[Record], preset: str) -> pd.DataFrame:
+    """Return a row for each pair of searches' kinds: how far they agree on entries and on operations' means."""
+    same = same_weights(searches, again)
+    rows = {
+        f"other seeds ({len(searches)} searches)": {
+            "entries": by_entry(searches),
+            "operations": by_operation(searches),
+        },
+        f"same seed, alpha learnt twice ({len(again)} pairs)": same,
+    }
+    return pd.DataFrame(
+        {"two searches of": name, "entries of alpha correlate": interval(r["entries"])}
+        | {"operations' means correlate": interval(r["operations"]), "preset": preset}
+        for name, r in rows.items()
+    )
+
+
+def judged_planted(searches: Sequence[Record], preset: str) -> pd.DataFrame:
+    """Return a row a candidate of searches with planted ones: its alpha, centred by edge, on how many of the edges it
+    lies below the mean of all, and on how many it is the best; shares in percent, over all edges of all searches.
+    """
+    values, names = alphas(searches), [*CANDIDATES, *searches[0].config["search"]["planted"]]
+    edges = values.reshape(-1, values.shape[-1])
+    rows = []
+    for place, name in enumerate(names):
+        own = edges[:, place]
+        rows.append(
+            {"candidate": name, "alpha, mean": round(float(own.mean()), 3), "sd": round(float(own.std(ddof=1)), 3)}
+            | {"below the edge's mean (%)": round(100 * float((own < 0).mean()), 1)}
+            | {"best of its edge (%)": round(100 * float((edges.argmax(-1) == place).mean()), 1)}
+            | {"edges": len(own), "searches": len(searches), "preset": preset}
+        )
+    return pd.DataFrame(rows)
+
+
+def twins(searches: Sequence[Record], twin_of: str) -> tuple[float, float, float]:
+    """Return alpha of the planted twin less that of its original: the mean over all edges and searches, with its 95 %
+    interval over the edges.
+    """
+    names = [*CANDIDATES, *searches[0].config["search"]["planted"]]
+    values = alphas(searches)
+    difference = values[..., names.index("twin")] - values[..., names.index(twin_of)]
+    effect = student(difference.ravel())
+    return effect.mean, effect.low, effect.high
 
 
 def by_cell(searches: Sequence[Record]) -> pd.DataFrame:

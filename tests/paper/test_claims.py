@@ -248,7 +248,9 @@ def test_verdicts_that_count_are_those_after_holm():
     effects = {key: Effect(1.0, 0.1, 1.9, 3, value) for key, value in p.items()}
     table = ledger(effects, "quick")
     for given in (table, pd.DataFrame(table.astype(object).where(table.notna(), "").astype(str))):
-        found = gathered(given)
+        found = gathered(given).set_index("key")
+        assert list(found.index) == [key for key in CLAIMS if key in p]  # as a report tells them
+        found = found.loc[list(p)]
         assert found["alone"].tolist() == ["seen"] * 3 + ["undecided"] * 2
         assert found["verdict"].tolist() == ["seen"] + ["undecided"] * 4
         assert found["p, Holm"].tolist()[:4] == [0.004, 0.08, 0.06, 0.9] and math.isnan(found["p, Holm"].iloc[4])
@@ -304,8 +306,8 @@ def test_single_searches_and_older_records_are_taken_as_they_are(by_lot):
 
 def test_claims_about_architectures_are_marked():
     weights = {key for key, claim in CLAIMS.items() if not claim.architectures}
-    assert weights == {
-        "fpp_closes_gap", "concomitant_beats_random", "concomitant_beats_unaugmented", "concomitant_beats_simclr",
+    assert weights == {f"concomitant_beats_random_at_{labels}" for labels in (1, 2, 5, 10, 50)} | {
+        "whole_search_equals_two_stages", "fixed_search_equals_two_stages", "fpp_closes_gap", "concomitant_beats_random", "concomitant_beats_unaugmented", "concomitant_beats_simclr",
         "simclr_at_ten", "concomitant_beats_matched", "simclr_matched_at_ten", "larger_rates", "relative_gain",
         "memory",
     }  # fmt: skip
@@ -317,4 +319,7 @@ def test_the_resolution_is_half_the_interval():
 
 def test_controls_are_marked_as_ours():
     ours = {key for key, claim in CLAIMS.items() if claim.paper == "control, ours"}
-    assert ours == {"concomitant_beats_unaugmented", "concomitant_beats_matched", "simclr_matched_at_ten"}
+    assert ours == {
+        "concomitant_beats_unaugmented", "concomitant_beats_matched", "simclr_matched_at_ten", "found_beats_same_size",
+        "whole_search_equals_two_stages", "fixed_search_equals_two_stages",
+    }  # fmt: skip

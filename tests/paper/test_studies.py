@@ -13,7 +13,7 @@ from sswp_lib.lab import estimate
 from sswp_lib.learn.phases import architecture_steps
 from sswp_lib.learn.search import Search
 from sswp_lib.learn.train import Training
-from sswp_lib.paper import setups, studies
+from sswp_lib.paper import lots, setups, studies
 from sswp_lib.presets import PRESETS, load_config
 from sswp_lib.runs import runs
 from sswp_lib.runs.progress import Line
@@ -99,17 +99,22 @@ def test_alpha_takes_a_step_in_every_arm(preset):
 
 
 def test_benchmark_trains_what_was_found_published_and_random_cells():
-    jobs = studies.benchmark(STUDY, 2)
+    searched = STUDY.changed(**{"search.epochs": 9})
+    jobs = studies.benchmark(searched, STUDY, 2)
     trained = [j for j in jobs if j.labels["what"] == "scratch"]
     assert [j.labels["arm"] for j in trained if j.labels["seed"] == 1] == [
-        "SSWP-NAS (here)",
-        "random genotypes",
+        studies.FOUND,
+        studies.SAME_SIZE,
+        studies.ANY_SIZE,
         *studies.PUBLISHED,
     ]
-    assert [(j.labels["arm"], j.source) for j in jobs if j not in trained] == [("SSWP-NAS (here)", None)] * 2
-    assert all(j.config.train.init == "random" for j in trained)
-    drawn = [j.source for j in jobs if j.labels["arm"] == "random genotypes"]
-    assert drawn[0] != drawn[1] and studies.random_genotype(3, 1) == drawn[1]
+    assert [(j.labels["arm"], j.source) for j in jobs if j not in trained] == [(studies.FOUND, None)] * 2
+    assert all(j.config.train.init == "random" and j.config.search == STUDY.search for j in trained)
+    drawn = [j.source for j in jobs if j.labels["arm"] == studies.ANY_SIZE]
+    assert drawn[0] != drawn[1] and lots.random_genotype(3, 1) == drawn[1]
+    assert [j.search for j in jobs if j.labels["arm"] == studies.SAME_SIZE] == [
+        searched.changed(seed=seed) for seed in (0, 1)
+    ]
     assert next(j.source for j in jobs if j.labels["arm"] == "PDARTS") == Genotype.published("PDARTS", 3)
 
 
