@@ -362,6 +362,14 @@ def ledger(effects: dict[str, Effect], label: str) -> pd.DataFrame:
     return table
 
 
+def joined(ledgers: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the rows of several ledgers as one."""
+    table = pd.concat(ledgers, ignore_index=True)
+    table["shares runs with"] = _sharing(table)
+    table.attrs["not shown"] = ["runs"]
+    return table
+
+
 def gathered(claims: pd.DataFrame) -> pd.DataFrame:
     """Return all claims of a report, judged together: with Holm's p over all rows that have one, and the verdict that
     counts.

@@ -329,6 +329,16 @@ def at_best_lr(runs: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def at_best_recipe(runs: pd.DataFrame) -> pd.DataFrame:
+    """Keep, for each initialisation, the runs by the augmentation and the learning rate of the highest mean validation
+    accuracy.
+    """
+    mean = runs.groupby(["init", "augmentation", "lr"])["validation"].mean()
+    recipes = dict(mean.groupby("init").idxmax().items())
+    kept = [runs[(runs.init == i) & (runs.augmentation == a) & (runs.lr == lr)] for i, a, lr in recipes.values()]
+    return pd.concat(kept).sort_values(["init", "seed"])
+
+
 def spread(values: pd.Series) -> str:
     """Return "mean ± sd (n)"."""
     return (

@@ -5,6 +5,7 @@ t).
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 
 import matplotlib.pyplot as plt
@@ -84,6 +85,30 @@ def arms(
         a.xaxis.set_major_locator(MaxNLocator(3))
     axes[0][0].set_yticks(range(len(order)), order)
     axes[0][0].set(ylim=(len(order) - 0.5, -0.5), ylabel=arm)
+    return figure
+
+
+def by_data(frames: dict[str, pd.DataFrame], order: Sequence[str], column: str) -> Figure:
+    """One line an arm, best read downwards; a panel and a scale for each data set. Dots are searches, or what a search
+    is set against, at the mean of their trainings; means with 95 % intervals.
+
+    Args:
+        frames: {title: of `tables.by_arm`}. column: of test accuracies in percent.
+    """
+    figure, axes = plt.subplots(1, len(frames), figsize=(WIDTH, 1.3 + 0.36 * len(order)), sharey=True, squeeze=False)
+    for a, (title, frame) in zip(axes[0], frames.items(), strict=True):
+        for place, name in enumerate(order):
+            values = frame[frame["arm"] == name][column].dropna()
+            a.plot(values, place + 0.16 + apart(values), ".", color="0.5", ms=5)
+            bar = {"color": COLOURS[0], "marker": "o", "ms": 5, "capsize": 3, "lw": 1.5}
+            a.errorbar(values.mean(), place - 0.08, xerr=half_width(values), **bar)
+        a.set_title(textwrap.fill(title, 36), fontsize=9)
+        a.set_xlabel("test accuracy (%)")
+        a.margins(x=0.12)
+        a.xaxis.set_major_locator(MaxNLocator(4))
+        _end_at_100(a)
+    axes[0][0].set_yticks(range(len(order)), order)
+    axes[0][0].set_ylim(len(order) - 0.5, -0.5)
     return figure
 
 

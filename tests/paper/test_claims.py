@@ -307,7 +307,8 @@ def test_single_searches_and_older_records_are_taken_as_they_are(by_lot):
 def test_claims_about_architectures_are_marked():
     weights = {key for key, claim in CLAIMS.items() if not claim.architectures}
     assert weights == {f"concomitant_beats_random_at_{labels}" for labels in (1, 2, 5, 10, 50)} | {
-        "whole_search_equals_two_stages", "fixed_search_equals_two_stages", "fpp_closes_gap", "concomitant_beats_random", "concomitant_beats_unaugmented", "concomitant_beats_simclr",
+        "whole_search_equals_two_stages", "fixed_search_equals_two_stages", "fpp_closes_gap",
+        "concomitant_beats_random", "concomitant_beats_unaugmented", "concomitant_beats_simclr",
         "simclr_at_ten", "concomitant_beats_matched", "simclr_matched_at_ten", "larger_rates", "relative_gain",
         "memory",
     }  # fmt: skip
