@@ -174,6 +174,10 @@ def reproduce(
         int | None,
         typer.Option(min=1, help="Notebooks at once; if left out, 1 on a GPU, else 2 where there are two processors."),
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Stop after so long, e.g. `3h`, `90m`, and say what is missing."),
+    ] = None,
     hang_after: Annotated[
         float, typer.Option(min=0.1, metavar="MINUTES", help="Stop a notebook that gives no sign of life for so long.")
     ] = 20.0,
@@ -181,11 +185,13 @@ def reproduce(
     """Run the notebooks, write every table and figure to figures/own/PRESET/, and gather them in its index.html. Given
     --data or --seeds, the folder's name says so.
 
-    Example: `sswp reproduce --preset smoke --from 04 --jobs 1`. What papermill says goes to runs/logs/.
+    Example: `sswp reproduce --preset smoke --from 04 --jobs 1`. What papermill says goes to runs/logs/. What a budget
+    leaves is done by the next call.
     """
     from sswp_lib.lab import reproduce as notebooks
 
-    failed = notebooks.reproduce(preset, data, only, seeds, start, jobs, hang_after)
+    seconds = None if budget is None else notebooks.duration_of(budget)
+    failed = notebooks.reproduce(preset, data, only, seeds, start, jobs, hang_after, seconds)
     if failed:
         raise RunError(f"{len(failed)} of the notebooks failed: {', '.join(failed)}")
 
@@ -199,6 +205,20 @@ def publish(preset: Preset = "quick") -> None:
     from sswp_lib.lab import publish as results
 
     typer.echo(f"published: {results.publish(preset)}")
+
+
+@app.command()
+def restore(preset: Preset = "quick") -> None:
+    """Put the published records of figures/PRESET/ into the run store: `sswp reproduce` then draws from them, and does
+    only what is missing. Weights are not among them; a run that needs some has what they are of done again.
+
+    Example: `sswp restore --preset night`, then `sswp reproduce --preset night`.
+    """
+    from sswp_lib.lab import publish as results
+
+    new, other = results.restore(preset)
+    left = f"; {other} of another release were left" if other else ""
+    typer.echo(f"{new} records restored{left}")
 
 
 def parsed(settings: list[str] | None, options: dict[str, tuple[str, object]]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from sswp_lib.config import Config
+from sswp_lib.config import Config, flat
 from sswp_lib.learn.data import load
 from sswp_lib.learn.loop import seeded
 from sswp_lib.learn.recipes import pretraining
@@ -118,11 +118,24 @@ def differences(found: dict[str, list[float]], kept: dict[str, list[float]]) -> 
     return said + [f"{name}: another number of values" for name in kept if len(found.get(name, [])) != len(kept[name])]
 
 
+def defaults() -> dict[str, Any]:
+    return flat(Config().model_dump(mode="json"))
+
+
+def other_defaults(kept: dict[str, Any]) -> list[str]:
+    """Return the settings whose default is another than the one kept. A run's name leaves out what is as by default, so
+    a new setting may come with the default that leaves things as they were, but an old one's must stay.
+    """
+    now = defaults()
+    return [name for name, value in kept.items() if now.get(name, ...) != value]
+
+
 def main() -> int:
     """Write the file; refused where its numbers would change under the FORMAT that it has."""
     found = {case: numbers(case) for case in CASES}
     kept = json.loads(FILE.read_text()) if FILE.is_file() else {"format": None, "cases": {}}
-    changed = [case for case, values in kept["cases"].items() if case in found and differences(found[case], values)]
+    changed = [f"default of {name}" for name in other_defaults(kept.get("defaults", {}))]
+    changed += [case for case, values in kept["cases"].items() if case in found and differences(found[case], values)]
     if changed and kept["format"] == FORMAT:
         print(
             f"results changed ({', '.join(changed)}), but FORMAT is still {FORMAT}: raise it in "
@@ -131,7 +144,7 @@ def main() -> int:
         )
         return 1
     cases = {case: rounded(values) for case, values in found.items()}
-    FILE.write_text(json.dumps({"format": FORMAT, "cases": cases}, indent=1) + "\n")
+    FILE.write_text(json.dumps({"format": FORMAT, "defaults": defaults(), "cases": cases}, indent=1) + "\n")
     print(f"{FILE}: {len(cases)} tiny runs at FORMAT {FORMAT}")
     return 0
 

@@ -24,6 +24,12 @@ def test_file_is_of_this_format_and_has_every_case(kept):
     assert list(kept["cases"]) == list(golden.CASES), "make tests/golden.json anew by: python tests/golden.py"
 
 
+def test_defaults_are_those_of_this_format(kept):
+    said = ", ".join(golden.other_defaults(kept["defaults"]))
+    assert said == "", CHANGED.format(said=f"the default of {said}")
+    assert golden.other_defaults({"search.epochs": 1, "search.gone": 2, "seed": 0}) == ["search.epochs", "search.gone"]
+
+
 @pytest.mark.parametrize("case", golden.CASES)
 def test_results_are_those_of_this_format(case, kept):
     said = golden.differences(golden.numbers(case), kept["cases"][case])

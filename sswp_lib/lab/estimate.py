@@ -20,7 +20,7 @@ from sswp_lib.learn.loop import Loop
 from sswp_lib.learn.recipes import PRETRAINED, pretraining
 from sswp_lib.learn.search import Search
 from sswp_lib.learn.train import Training
-from sswp_lib.paper import setups, studies, tables
+from sswp_lib.paper import beyond, setups, studies, tables
 from sswp_lib.paper.setups import Setup
 from sswp_lib.paper.studies import Job
 from sswp_lib.runs import runs
@@ -56,20 +56,29 @@ def _setup(own: dict[str, Any], study: str = "ablations") -> Setup:
 def _few_labels(own: dict[str, Any]) -> list[Job]:
     config, few, n, _ = _setup(own, "few_labels")
     rates = own["learning_rates"] or studies.FEW_LABEL_RATES
-    bare = few.changed(**studies.AUGMENTED["none"])
+    both, affords = [few.changed(**changes) for changes in studies.AUGMENTED.values()], beyond.extent(own["preset"])
     return [
-        Job({}, config), *(j for study in (few, bare) for j in studies.few_labels(config, study, n, rates)),
+        *studies.searches(config, n), *beyond.again(config, min(affords.again, n)),
+        *beyond.planted(config, min(affords.planted, n)),
+        *(j for study in both for j in studies.few_labels(config, study, n, rates)),
     ]  # fmt: skip
 
 
+def _both(own: dict[str, Any], study: str) -> list[Setup]:
+    second = setups.sliced(own["preset"], own["data"], own["seeds"], own["settings"], study)
+    return [_setup(own, study), *([second] if second else [])]
+
+
 def _benchmark(own: dict[str, Any]) -> list[Job]:
-    _, study, n, _ = _setup(own)
-    return studies.benchmark(study, n)
+    trainings = setups.number_of_trainings(own["preset"])
+    every = _both(own, "ablations")
+    return [job for config, study, n, _ in every for job in studies.benchmark(config, study, n, trainings)]
 
 
 def _pruning(own: dict[str, Any]) -> list[Job]:
     _, study, n, _ = _setup(own)
-    return studies.ablation(study, studies.pruning_arms(study) | studies.RATIOS | studies.EDGES, n)
+    arms = studies.pruning_arms(study) | studies.RATIOS | studies.EDGES
+    return studies.ablation(study, arms, n, setups.number_of_trainings(own["preset"]))
 
 
 def _fractions(own: dict[str, Any]) -> list[Job]:
@@ -79,8 +88,24 @@ def _fractions(own: dict[str, Any]) -> list[Job]:
     at_ten = studies.rates_at(config, study, 0.1, n, rates, studies.STARTS)
     return [
         *at_ten, *studies.fractions_at(config, study, _best_rates(at_ten), shares, n),
-        *studies.few_labels(config, few, n, inits=("random", "simclr", "concomitant")),
+        *studies.few_labels(config, few, n, inits=("random", "simclr", "concomitant")), *_map(own),
+        *(beyond.stages(config, study, n, 0.1, rates) if beyond.extent(own["preset"]).stages else []),
     ]  # fmt: skip
+
+
+def _map(own: dict[str, Any]) -> list[Job]:
+    affords, jobs = beyond.extent(own["preset"]), []
+    rates = own["learning_rates"] or studies.FEW_LABEL_RATES
+    for place, (config, few, n, _) in enumerate(_both(own, "few_labels")):
+        first = beyond.choices(config, few, n, affords.labels, affords.choosing, rates)
+        epochs = beyond.lengths(config, beyond.Extent().lengths if place else affords.lengths)
+        done = _done(first)
+        if len(done) == len(first):
+            best = beyond.best_recipes(tables.trainings(done))
+        else:  # any, for only their number counts
+            best = {(k, i): (next(iter(studies.AUGMENTED)), 0.05) for k in affords.labels for i in beyond.STARTS}
+        jobs += [*first, *beyond.by_length(config, few, n, best, epochs)]
+    return jobs
 
 
 def _rates(own: dict[str, Any]) -> list[Job]:
@@ -91,8 +116,9 @@ def _rates(own: dict[str, Any]) -> list[Job]:
 def _further(own: dict[str, Any]) -> list[Job]:
     _, study, n, _ = _setup(own)
     arms = studies.OBJECTIVES | studies.epoch_arms(study) | studies.batch_arms(study) | studies.DROPOUT
-    moved = studies.transfer(study, n, *studies.data_sets(study, own["transfer_to"]))
-    return [*studies.ablation(study, arms | studies.gain_arms(study), n), *moved, *studies.probes(study, n)]
+    trainings = setups.number_of_trainings(own["preset"])
+    moved = studies.transfer(study, n, *studies.data_sets(study, own["transfer_to"]), trainings)
+    return [*studies.ablation(study, arms | studies.gain_arms(study), n, trainings), *moved, *studies.probes(study, n)]
 
 
 JOBS: dict[str, Callable[[dict[str, Any]], list[Job]]] = {  # by the notebook's number
@@ -105,14 +131,20 @@ def _best_rates(jobs: list[Job]) -> dict[str, float]:
     """Return each start's learning rate as notebook 04 chooses it; any, where its runs are not all there, for only
     their number counts then.
     """
-    done = [Done(job.labels, record) for job in jobs if (record := _there(job)) is not None]
+    done = _done(jobs)
     return tables.best_lr(tables.trainings(done)) if len(done) == len(jobs) else dict.fromkeys(studies.STARTS, 0.1)
+
+
+def _done(jobs: list[Job]) -> list[Done]:
+    return [Done(job.labels, record) for job in jobs if (record := _there(job)) is not None]
 
 
 def _there(job: Job) -> Record | None:
     """Return the record of a job if it and the search that it needs are there already."""
-    source = runs.finished(job.source) if isinstance(job.source, Config) else job.source
-    return None if source is None else runs.finished(job.config, source)
+    if job.source is None:
+        return runs.finished(job.config)
+    found = runs.finished(job.search) if job.search else None
+    return None if job.search and found is None else runs.finished(job.config, job.trained(found))
 
 
 def seconds(preset: str, data: str | None, seeds: int | None, notebooks: list[Path]) -> dict[str, float]:
@@ -125,20 +157,19 @@ def seconds(preset: str, data: str | None, seeds: int | None, notebooks: list[Pa
 
 def _cost(job: Job, counted: set) -> float:
     """Return the seconds of a job, of the search that it needs and of its pre-training."""
-    total, source = 0.0, job.source
-    if isinstance(source, Config):
-        source = runs.finished(source) or source
-        total += _cost(Job({}, source), counted) if isinstance(source, Config) else 0.0
-    key = (repr(job.config.part("data", "model", "search" if source is None else "train")), repr(job.source))
+    total = 0.0
+    if job.search and runs.finished(job.search) is None:
+        total += _cost(Job({}, job.search), counted)
+    key = (repr(job.config.part("data", "model", "search" if job.source is None else "train")), repr(job.source))
     if key in counted:
         return total
     counted.add(key)
-    if not isinstance(source, Config) and runs.finished(job.config, source) is not None:
+    if _there(job) is not None:
         return total
-    if source is not None and job.config.train.init in PRETRAINED:
-        seed = job.source.seed if isinstance(job.source, Config) else job.config.seed
+    if job.source is not None and job.config.train.init in PRETRAINED:
+        seed = job.search.seed if job.search else job.config.seed
         total += _cost(Job({}, pretraining(job.config, seed), job.source), counted)
-    return total + RUN + _steps(job) * _step_seconds(_plain(job), source is not None)
+    return total + RUN + _steps(job) * _step_seconds(_plain(job), job.source is not None)
 
 
 def _plain(job: Job) -> Config:

@@ -14,7 +14,7 @@ from sswp_lib.config import InputError, home
 from sswp_lib.lab.reproduce import notebooks
 from sswp_lib.paper.output import Output
 from sswp_lib.presets import load_config
-from sswp_lib.runs import files, records
+from sswp_lib.runs import archive, files, records
 from sswp_lib.runs.records import FORMAT, Record
 from sswp_lib.show import report
 
@@ -50,6 +50,17 @@ def publish(preset: str) -> Path:
         files.write(target / name, data)
     remove_others(target, {target / name for name in (*content, KEPT)})
     return target
+
+
+def restore(preset: str) -> tuple[int, int]:
+    """Put the published records of a preset into the run store, so that `reproduce` draws from them and does what is
+    missing; return how many are new, and how many are of another release and were left.
+    """
+    load_config(preset)
+    path = home() / "figures" / preset / archive.NAME
+    if not path.is_file():
+        raise InputError(f"no published records of the preset {preset!r}: {str(path)!r} is not there")
+    return archive.unpack(path)
 
 
 def _again(preset: str) -> str:
@@ -104,8 +115,7 @@ def contents(folder: Path, found: list[Record]) -> dict[str, bytes]:
     """Return all files that are published, by their names in the target's folder."""
     own = [path for path in folder.glob("[0-9]*") if path.suffix in SHOWN]
     own += [folder / name for name in PAGE if (folder / name).is_file()]
-    names = {f"runs/{record.name}/record.json": records.root() / record.name / "record.json" for record in found}
-    return {name: path.read_bytes() for name, path in ({path.name: path for path in own} | names).items()}
+    return {path.name: path.read_bytes() for path in own} | {archive.NAME: archive.packed(found)}
 
 
 def remove_others(folder: Path, wanted: set[Path]) -> None:

@@ -7,7 +7,9 @@ heartbeat file (see `progress.Line`) and executed notebook no longer change is s
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -68,15 +70,18 @@ def chosen(only: list[str] | None = None, start: str | None = None) -> list[Path
 
 def reproduce(
     preset: str, data: str | None = None, only: list[str] | None = None, seeds: int | None = None,
-    start: str | None = None, jobs: int | None = None, hang_after: float = HANG_AFTER,
+    start: str | None = None, jobs: int | None = None, hang_after: float = HANG_AFTER, budget: float | None = None,
 ) -> list[str]:  # fmt: skip
     """Run the notebooks and build the report; returns the names of those that failed. Finished runs are not done again.
+    Where a budget ends before them, those that were stopped did not fail: what is missing is said.
 
     Args:
         only, start: which notebooks (see `chosen`).
         jobs: notebooks at once; None: as `default_jobs` says.
         hang_after: minutes without a sign of life after which a notebook is stopped.
+        budget: seconds after which whatever runs is stopped; None for no end.
     """
+    began = time.monotonic()
     root = load_config(preset, data).data.root  # refuses an unknown preset or data set before anything starts
     if data is not None and data.startswith("folder:"):
         data = f"folder:{folder_of(data, root)}"  # notebooks run elsewhere
@@ -87,7 +92,15 @@ def reproduce(
     jobs = min(jobs or default_jobs() + (not any(seconds.values())), len(paths))
     print(f"about {duration(expected(seconds, jobs))} on {jobs} process{'es' if jobs > 1 else ''}", flush=True)
     order = sorted(paths, key=lambda path: -seconds.get(path.stem, 0.0))
-    failed = run(order, output, parameters(preset, data, seeds), jobs, 60 * hang_after)
+    end_at = math.inf if budget is None else began + budget
+    failed, stopped = run(order, output, parameters(preset, data, seeds), jobs, 60 * hang_after, end_at)
+    if stopped:
+        with torch_threads(threads(jobs)):
+            left = estimate.seconds(preset, data, seeds, [path for path in paths if path.stem in stopped])
+        print(f"the budget of {duration(budget)} is spent; what is missing, and what it takes:")
+        for name in sorted(stopped):
+            print(f"  {name}: about {duration(left[name])} on one process")
+        print("the same command goes on from there")
     if failed:
         print(f"{len(failed)} of {len(paths)} notebooks failed:")
         for name in sorted(failed):
@@ -227,19 +240,21 @@ def execute(source: Path, target: Path, given: dict[str, str], environment: dict
     return Execution(source.stem, target, Path(environment["SSWP_HEARTBEAT"]), process, now, now)
 
 
-def run(order: list[Path], output: Output, given: dict[str, str], jobs: int, hang_after: float) -> dict[str, str]:
-    """Execute notebooks, `jobs` at once; returns {name: why} of those that failed. However it ends, no process is left
-    behind.
+def run(
+    order: list[Path], output: Output, given: dict[str, str], jobs: int, hang_after: float, end_at: float = math.inf
+) -> tuple[dict[str, str], list[str]]:
+    """Execute notebooks, `jobs` at once; returns {name: why} of those that failed, and the names of those that were not
+    done in time. However it ends, no process is left behind.
 
     Args:
-        hang_after: seconds.
+        hang_after: seconds. end_at: of the monotonic clock, when whatever runs is stopped.
     """
     waiting, running, failed = list(order), [], {}
     with tempfile.TemporaryDirectory(prefix="sswp-") as beats, stopped_by_signals():
         shared = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(threads(jobs))}
         shared |= own_kernel(Path(beats) / "jupyter")
         try:
-            while waiting or running:
+            while (waiting or running) and time.monotonic() < end_at:
                 while waiting and len(running) < jobs:
                     source = waiting.pop(0)
                     say(f"{source.stem}: started (preset {output.label})")
@@ -252,7 +267,16 @@ def run(order: list[Path], output: Output, given: dict[str, str], jobs: int, han
                 show(running)
         finally:
             end(running)
-    return failed
+    return failed, [execution.name for execution in running] + [source.stem for source in waiting]
+
+
+def duration_of(text: str) -> float:
+    """Return the seconds of a text such as "3h", "90m", "1h30m" or "45s"."""
+    found = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip())
+    seconds = sum(float(n) * unit for n, unit in zip(found.groups(), (3600, 60, 1), strict=True) if n) if found else 0
+    if seconds <= 0:
+        raise InputError(f"budget {text!r} is no time; expected hours, minutes or seconds, e.g. 3h, 90m or 1h30m")
+    return seconds
 
 
 def ended(execution: Execution, hang_after: float, failed: dict[str, str]) -> bool:

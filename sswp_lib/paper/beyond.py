@@ -23,6 +23,7 @@ from sswp_lib.runs.runs import started_from
 
 SMALLEST, LARGEST = 10, 50  # batches of a fine-tuning on the map; ours
 PLANTED = ("noise", "zero", "twin")
+STARTS = ("random", "concomitant")
 AT_LABELS = "concomitant_beats_random_at_"  # keys of claims, before the number
 
 
@@ -99,7 +100,7 @@ def choices(
     """
     chosen = range(min(count, choosing))
     each = [
-        (k, i, a, lr, s) for k in labels for i in ("random", "concomitant") for a in AUGMENTED for lr in rates
+        (k, i, a, lr, s) for k in labels for i in STARTS for a in AUGMENTED for lr in rates
         for s in chosen
     ]  # fmt: skip
     epochs = config.search.epochs

@@ -4,8 +4,7 @@ A claim is "seen" where the 95 % interval of its effect lies wholly on the claim
 else is said), "contradicted" where it lies wholly on the other, else "undecided". That something does *not* help is a
 test of non-inferiority: its bound is a margin below 0. A claim is "not testable" where both sides have reached a
 ceiling; one about architectures also where no search behind it has learnt its alpha: what is compared there was drawn
-by lot. A ledger judges each claim alone; `gathered`
-judges all of a report together, by Holm's correction, and that verdict counts.
+by lot. A ledger judges each claim alone; `gathered` all of a report together (Holm), and that verdict counts.
 """
 
 from __future__ import annotations
@@ -331,13 +330,11 @@ def memory(measured: Sequence[dict[str, int]]) -> Effect:
 
 
 def ledger(effects: dict[str, Effect], label: str) -> pd.DataFrame:
-    """Return a table of claims by their keys in CLAIMS, each judged alone.
+    """Return a table of claims by their keys in CLAIMS, each judged alone. Its column "runs" is for `gathered`; `attrs`
+    says that a reader is not shown it.
 
     Args:
         label: what the column "preset" says, such as "quick" or "quick with train.shift=0".
-
-    Returns:
-        One row a claim. The column "runs" is for `gathered`; `attrs` says that a reader is not shown it.
     """
     rows = []
     for key, effect in effects.items():

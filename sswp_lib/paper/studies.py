@@ -91,8 +91,16 @@ def _carried_out(job: Job, search: Callable[[Config], Record], device: str | Non
     if job.source is None:
         return Done(job.labels, search(job.config))
     found = search(job.search) if job.search else None
+    if found and job.config.train.init == "concomitant" and not runs.has_weights(found) and not _is_done(job, found):
+        runs.search(job.search, device, fresh=True)  # its record was restored without them
+        search.cache_clear()
+        found = search(job.search)
     labels = job.labels | ({"search run": found.name} if found else {})
     return Done(labels, runs.train(job.config, job.trained(found), device=device, quiet=True))
+
+
+def _is_done(job: Job, found: Record) -> bool:
+    return runs.finished(job.config, found) is not None
 
 
 def fine_tuning(config: Config, study: Config, search: int, repeat: int, count: int, **labels: Any) -> Job:

@@ -40,6 +40,7 @@ __all__ = [
     "everything",
     "find",
     "finished",
+    "has_weights",
     "memory",
     "root",
     "search",
@@ -97,6 +98,10 @@ def train(
     else:
         state = files.read_weights(weights)
 
+    if config.train.init in PRETRAINED and not has_weights(start) and finished(config, source) is None:
+        own = pretraining(config, _seed(config, source))
+        start = train(own, genotype, device=device, quiet=quiet, tensorboard=tensorboard, fresh=True)
+
     def make(line: Line) -> Training:
         loaded = start.weights() if start is not None else state
         return Training(config, load(config.data, device, line.working), genotype, loaded, device)
@@ -105,6 +110,11 @@ def train(
     sha256 = start.weights_sha256 if start is not None else state and files.checksum(files.weights_bytes(state))
     asked = Asked("train", _identity(config, "train"), _source(genotype, sha256), origin)
     return _run(asked, make, device, quiet, tensorboard, fresh)
+
+
+def has_weights(record: Record) -> bool:
+    """Tell whether a run's weights are here: those of records that were restored are not."""
+    return (root() / record.name / "weights.safetensors").is_file()
 
 
 def started_from(config: Config, init: str, device: str | None = None) -> Record:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import nbformat
@@ -15,7 +16,7 @@ from sswp_lib.config import InputError, home
 from sswp_lib.lab import publish, reproduce, strip
 from sswp_lib.paper import output
 from sswp_lib.paper.output import Output
-from sswp_lib.runs import records
+from sswp_lib.runs import archive, records
 from sswp_lib.show import report
 
 
@@ -76,11 +77,57 @@ def test_publishes_what_was_reproduced_and_removes_the_rest(project, call):
     target = project / "figures" / "quick"
     assert status == 0 and out == f"published: {target}\n"
     found = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
-    own = {"01_t.csv", "01_t.md", "01_f.png", "01_g.json", "index.html", "runs/search-1/record.json"}
+    own = {"01_t.csv", "01_t.md", "01_f.png", "01_g.json", "index.html", "records.zip"}
     assert found == own | {"README.md"}
     assert not (target / "runs" / "train-9").exists() and (target / "README.md").read_text() == "earlier"
-    assert (target / "runs" / "search-1" / "record.json").read_bytes() == record
+    with zipfile.ZipFile(target / "records.zip") as archive:
+        assert archive.namelist() == ["search-1/record.json"] and archive.read("search-1/record.json") == record
     assert f"<dd>{git(project, 'rev-parse', 'HEAD')}</dd>" in (target / "index.html").read_text()
+
+
+def test_published_records_are_restored_and_packed_to_the_same_bytes(project, call):
+    record = (records.root() / "search-1" / "record.json").read_bytes()
+    made(name="train-2", kind="train")
+    (Output("quick").folder / "01_runs.txt").write_text("search-1\ntrain-2\n")
+    publish.publish("quick")
+    archived = (project / "figures" / "quick" / "records.zip").read_bytes()
+    shutil.rmtree(records.root() / "search-1")
+    status, out, _ = call("restore", "--preset", "quick")
+    assert status == 0 and out == "1 records restored\n"  # the other is there
+    assert (records.root() / "search-1" / "record.json").read_bytes() == record
+    assert archive.packed(records.everything()) == archived
+    assert call("restore", "--preset", "quick")[1] == "0 records restored\n"
+    status, _, err = call("restore", "--preset", "smoke")
+    assert status != 0 and "no published records of the preset 'smoke'" in err
+
+
+@pytest.mark.parametrize(
+    "name, content, said",
+    [
+        ("../search-1/record.json", b"{}", "expected records alone"),
+        ("search-1/weights.safetensors", b"", "expected records alone"),
+        ("search-1/record.json", b"{}", "is not a record"),
+        (None, b"no zip", "cannot read the records"),
+    ],
+)
+def test_an_archive_of_anything_else_is_refused(name, content, said, tmp_path, runs_folder):
+    path = tmp_path / "records.zip"
+    if name is None:
+        path.write_bytes(content)
+    else:
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr(name, content)
+    with pytest.raises(InputError, match=said):
+        archive.unpack(path)
+    assert records.everything() == [] and not (tmp_path / "search-1").exists()
+
+
+def test_records_of_another_format_are_left(tmp_path, runs_folder):
+    made(format=records.FORMAT - 1)
+    path = tmp_path / "records.zip"
+    path.write_bytes(archive.packed([records.read(records.root() / "search-1" / "record.json")]))
+    shutil.rmtree(records.root() / "search-1")
+    assert archive.unpack(path) == (0, 1) and not (records.root() / "search-1").exists()
 
 
 def changed_code(project):
