@@ -166,3 +166,16 @@ def test_a_search_that_no_number_of_epochs_helps_is_refused_at_once(config, data
     with pytest.raises(InputError, match=r"expected a lower search\.alpha_every"):
         Run(never, data)
     assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize("prune, ratios", [("forward", (0.1, 0.3, 0.2, 0.4)), ("none", (0.1, 0.5, 0.4))])
+def test_a_last_part_has_all_cells_fixed(prune, ratios):
+    config = Search(epochs=20, ratios=ratios, prune=prune)
+    assert config.boundaries()[2] == 12
+    phases = [phase(epoch, config) for epoch in range(20)]
+    assert phases[12:] == ["fixed"] * 8 and "fixed" not in phases[:12]
+    assert list(phase_lengths(config).values())[-1] == 8
+    ends = pruning_epochs(config, 3)
+    assert list(ends.values()) == ([8, 9, 10] if prune == "forward" else [12] * 3)
+    without = config.model_copy(update={"epochs": 12, "ratios": tuple(r / 0.6 for r in ratios[:-1])})
+    assert {cell: min(end, 12) for cell, end in pruning_epochs(without, 3).items()} == ends  # the same search before it

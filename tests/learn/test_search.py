@@ -366,3 +366,41 @@ def test_a_search_in_bfloat16(config, data):
     search = run(Search(config.changed(**FAST | {"model.precision": "bfloat16"}), data))
     assert all(p.dtype == torch.float32 for p in search.supernet.parameters())
     assert math.isfinite(search.finish()[0]["exported"]["loss"])
+
+
+def test_weights_learn_from_all_images_once_alpha_needs_none(config, data):
+    changes = {"search.epochs": 8, "search.ratios": (0.25, 0.25, 0.25, 0.25), "search.alpha_every": 1}
+    search, seen = Search(config.changed(**changes), data), []
+    step = search.weight_step
+    search.weight_step = lambda index: seen.append((search.phase, search.supernet.num_searching, index)) or step(index)
+    run(search)
+    half = set(search.weights_half.tolist())
+    for what, searching, index in seen:
+        assert searching == 0 or what != "fixed"
+        assert what == "fixed" or set(index.tolist()) <= half
+    assert not set(torch.cat([index for what, _, index in seen if what == "fixed"]).tolist()) <= half
+    assert len([1 for what, _, _ in seen if what == "fixed"]) == 2 * search.num_steps
+
+
+def test_another_stream_of_alpha_changes_nothing_before_its_first_step(config, data):
+    """The same weights until the warm-up ends, then other architecture steps."""
+    one, other = (Search(config.changed(**{"search.alpha_stream": stream}), data) for stream in (0, 1))
+    for search in (one, other):
+        steps = search.advance()
+        while search.phase == "warm-up":
+            next(steps)
+    same = lambda: all(  # noqa: E731
+        torch.equal(a, b) for a, b in zip(one.supernet.parameters(), other.supernet.parameters(), strict=True)
+    )
+    assert same() and float(one.supernet.alpha.detach().abs().max()) == 0
+    one.alpha_step(1), other.alpha_step(1)
+    assert not torch.equal(one.supernet.alpha, other.supernet.alpha)
+
+
+def test_planted_operations_are_searched_and_not_found(config, data):
+    search = Search(config.changed(**{"search.planted": ("noise", "zero", "twin")}), data)
+    run(search)
+    result, weights = search.finish()
+    assert weights["alpha"].shape[-1] == len(CANDIDATES) + 3
+    assert {name for cell in result["genotype"]["cells"] for name, _ in cell} <= set(CANDIDATES)
+    assert len(result["evidence"]["updates"][0][0]) == len(CANDIDATES) + 3
