@@ -377,6 +377,38 @@ def test_command_hands_its_options_on_and_tells_of_failures(call, scripts, monke
     assert call("reproduce", "--jobs", "0")[0] == 2
 
 
+def test_a_budget_ends_what_runs_and_says_what_is_missing(call, scripts, monkeypatch, project):
+    pid = project / "pid"
+    sleeps = f"import os, pathlib, time; pathlib.Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(600)"
+    scripts(n01_short="", n02_long=sleeps, n03_waits="")
+    asked = estimated(monkeypatch, {"01_short": 90.0, "02_long": 60.0, "03_waits": 30.0})
+    status, out, err = call("reproduce", "--jobs", "1", "--budget", "6s")
+    assert status == 0 and err == ""
+    lines = out.splitlines()
+    place = lines.index("the budget of 0:06 is spent; what is missing, and what it takes:")
+    assert lines[place + 1 : place + 4] == [
+        "  02_long: about 1:00 on one process",
+        "  03_waits: about 0:30 on one process",
+        "the same command goes on from there",
+    ]
+    assert asked[-1][-1] == ["02_long", "03_waits"] and gone(int(pid.read_text()))
+    assert any(line.startswith("01_short: done") for line in lines)
+
+
+@pytest.mark.parametrize(
+    "text, seconds", [("3h", 10800), ("90m", 5400), ("1h30m", 5400), ("45s", 45), ("1.5h", 5400), (" 2h ", 7200)]
+)
+def test_budgets_are_read(text, seconds):
+    assert reproduce.duration_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "3", "h", "-3h", "0h", "3 hours", "30m1h"])
+def test_budgets_that_are_no_time_are_refused(text, call, scripts):
+    scripts(n01_a="")
+    status, out, err = call("reproduce", f"--budget={text}")
+    assert status == 2 and f"budget {text!r} is no time; expected hours" in err and "Traceback" not in err and out == ""
+
+
 @pytest.fixture
 def heard():
     """Hear signals as a program does that was started at a terminal: a shell lets what it starts in the background
