@@ -156,12 +156,13 @@ def best_of(frame: pd.DataFrame, better: str, others: Sequence[str], column: str
     be beaten by any of them is easier the more they are: where another leads, interval and p are Bonferroni's.
     """
     each = {other: between(frame, better, other, column) for other in others}
-    testable = {other: effect for other, effect in each.items() if not effect.untestable} or each
-    closest = min(testable, key=lambda other: (_evidence(each[other]), each[other].mean))
+    closest = min(each, key=lambda other: (_evidence(each[other]), each[other].mean))
     effect, k = each[closest], len(each)
     runs = frozenset().union(*(e.runs for e in each.values()))
     if effect.p is None or effect.mean > 0:
-        return replace(effect, runs=runs, note="; ".join(filter(None, [f"against {closest}", effect.note])))
+        untestable = next((e.untestable for e in each.values() if e.untestable), "")
+        note = "; ".join(filter(None, [f"against {closest}", effect.note]))
+        return replace(effect, runs=runs, note=note, untestable=untestable)
     half = (effect.high - effect.mean) * _quantile(effect.n, k) / _quantile(effect.n)
     return replace(
         effect,

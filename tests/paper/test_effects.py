@@ -174,3 +174,28 @@ def test_holm_keeps_the_family():
     families = np.array([[student(values).p for values in rng.normal(size=(20, 5))] for _ in range(300)])
     alone, together = (families < 0.05).any(axis=1), [(holm(family) < 0.05).any() for family in families]
     assert alone.mean() > 0.5 and 0.02 <= np.mean(together) <= 0.09
+
+
+def test_two_arms_at_a_ceiling_test_nothing():
+    rows = lambda better, other, column="scratch": pd.DataFrame(  # noqa: E731
+        [
+            {"arm": a, "seed": s, column: v + 0.1 * s * (a == "x")}
+            for a, v in (("x", better), ("y", other))
+            for s in range(4)
+        ]
+    )
+    assert between(rows(99.0, 98.5), "x", "y").untestable == "a ceiling: 99.2 and 98.5 % are right"
+    assert between(rows(99.0, 97.9), "x", "y").untestable == "" == between(rows(80.0, 70.0), "x", "y").untestable
+    assert between(rows(99.0, 98.5, "gap"), "x", "y", column="gap").untestable == ""  # no accuracy
+    starts = rows(99.0, 98.5).rename(columns={"arm": "init", "scratch": "test"})
+    assert nested(starts.assign(search=starts["seed"]), "x", "y").untestable.startswith("a ceiling")
+
+
+def test_to_be_best_is_not_seen_where_one_other_is_at_the_same_ceiling():
+    rows = [
+        {"arm": arm, "seed": s, "scratch": value + 0.05 * s * (arm == "x")}
+        for arm, value in (("x", 99.0), ("y", 98.5), ("z", 70.0))
+        for s in range(4)
+    ]
+    assert best_of(pd.DataFrame(rows), "x", ["y", "z"]).untestable.startswith("a ceiling")
+    assert best_of(pd.DataFrame(rows), "x", ["z"]).untestable == ""

@@ -9,7 +9,7 @@ import pytest
 
 from sswp_lib.config import InputError
 from sswp_lib.paper import learnt
-from sswp_lib.show import comparisons
+from sswp_lib.show import comparisons, maps
 
 
 def search(seed: int, alpha: np.ndarray, drift=(1.0, 2.0), updates: int = 100) -> SimpleNamespace:
@@ -110,3 +110,41 @@ def test_the_figure_has_a_dot_for_each_search_and_cell(count):
     assert (count > 1) == right.axison
     if count > 1:
         assert sum(len(line.get_xdata()) for line in right.lines) == 2 * 14 * 7
+
+
+def planted_search(seed: int, alpha: np.ndarray) -> SimpleNamespace:
+    found = search(seed, alpha)
+    found.config = {"search": {"planted": ["noise", "zero", "twin"]}}
+    return found
+
+
+def test_what_same_weights_share_is_told_from_what_seeds_share():
+    """A part common to all, a part of each seed, and noise: 1/3 between seeds, 2/3 between searches of one."""
+    rng = np.random.default_rng(0)
+    shared, own = rng.normal(size=(2, 14, 7)), rng.normal(size=(6, 2, 14, 7))
+    draw = lambda k: search(k, shared + own[k] + rng.normal(size=shared.shape))  # noqa: E731
+    first, again = [draw(k) for k in range(6)], [draw(k) for k in range(3)]
+    assert learnt.by_entry(first)[0] == pytest.approx(1 / 3, abs=0.06)
+    mean, low, high = learnt.same_weights(first, again)["entries"]
+    assert mean == pytest.approx(2 / 3, abs=0.06) and low < mean < high
+    table = learnt.agreements(first, again, "quick")
+    assert table["two searches of"].tolist() == ["other seeds (6 searches)", "same seed, alpha learnt twice (3 pairs)"]
+    assert table["entries of alpha correlate"][1] == learnt.interval((mean, low, high))
+
+
+def test_planted_operations_are_judged_on_every_edge():
+    rng = np.random.default_rng(0)
+    alpha = 0.1 * rng.normal(size=(2, 2, 14, 10))
+    alpha[..., 7] -= 2.0  # noise
+    alpha[0, :, :7, 8] -= 5.0  # zero, on 14 of 56 edges; there it is worse than noise
+    alpha[..., 9] = alpha[..., 4] + rng.normal(size=alpha.shape[:-1])  # the twin
+    found = [planted_search(k, values) for k, values in enumerate(alpha)]
+    table = learnt.judged_planted(found, "quick").set_index("candidate")
+    assert list(table.index)[-3:] == ["noise", "zero", "twin"] and len(table) == 10
+    assert table.loc["noise", "below the edge's mean (%)"] == 100 and table.loc["noise", "best of its edge (%)"] == 0
+    assert 25 <= table.loc["zero", "below the edge's mean (%)"] < 60 and (table["edges"] == 56).all()
+    assert table["best of its edge (%)"].sum() == pytest.approx(100, abs=0.5)
+    mean, low, high = learnt.twins(found, "sep_conv_5x5")
+    assert low < 0 < high and abs(mean) < 0.4
+    assert learnt.twins(found, "sep_conv_3x3")[2] - learnt.twins(found, "sep_conv_3x3")[1] > 0
+    assert maps.planted(found).axes[0].get_yticklabels()[7].get_text() == "noise"

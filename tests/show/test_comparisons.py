@@ -12,7 +12,7 @@ from scipy import stats
 from sswp_lib.config import Search
 from sswp_lib.paper import output, tables
 from sswp_lib.runs.records import Done
-from sswp_lib.show import comparisons, drawings, plots
+from sswp_lib.show import comparisons, drawings, maps, plots
 from sswp_lib.space import CANDIDATES, Genotype
 
 
@@ -182,3 +182,31 @@ def test_a_saved_figure_carries_its_caption_and_what_is_not_as_in_the_preset(out
 def test_long_names_of_folders_are_cut_and_stay_apart(out):
     many = [output.Output("smoke", (f"data=folder:{'x' * 100}{i}",)).name for i in range(2)]
     assert many[0] != many[1] and max(map(len, many)) <= output.LONGEST
+
+
+def grid(values: dict[tuple[int, int], tuple[float, float]]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"labels of a class": k, "search epochs": e, "difference": d, "low": d - half, "high": d + half}
+        for (k, e), (d, half) in values.items()
+    )
+
+
+def test_the_map_writes_every_difference_and_frames_those_that_are_decided():
+    values = {(1, 30): (2.0, 3.0), (1, 240): (7.3, 4.4), (50, 30): (-0.6, 0.4), (50, 240): (0.1, 0.6)}
+    figure = maps.weights_map({"digits": grid(values), "others": grid({(2, 8): (1.0, math.nan)})})
+    left, right = figure.axes[:2]
+    assert [t.get_text() for t in left.texts] == ["+2.0\n± 3.0", "-0.6\n± 0.4", "+7.3\n± 4.4", "+0.1\n± 0.6"]
+    assert [t.get_weight() for t in left.texts] == ["normal", "bold", "bold", "normal"] and len(left.patches) == 2
+    assert [t.get_text() for t in left.get_xticklabels()] == ["1", "50"]
+    assert [t.get_text() for t in left.get_yticklabels()] == ["30", "240"]
+    assert [t.get_text() for t in right.texts] == ["+1.0"] and not right.patches
+    assert left.images[0].norm.vmax == right.images[0].norm.vmax == 7.3  # one scale of colours
+
+
+def test_a_panel_for_each_data_set_has_a_dot_for_each_search():
+    one, other = frame({"a": [80.0, 82.0], "b": [70.0, 71.0]}), frame({"a": [40.0, 44.0], "b": [30.0, 35.0]})
+    figure = comparisons.by_data({"digits": one, "photographs": other}, ["a", "b"], "scratch")
+    assert [a.get_title() for a in figure.axes] == ["digits", "photographs"]
+    for a, values in zip(figure.axes, (one, other), strict=True):
+        dots = [x for line in a.lines if line.get_marker() == "." for x in line.get_xdata()]
+        assert dots == values["scratch"].tolist()
