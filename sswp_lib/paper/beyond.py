@@ -165,12 +165,10 @@ def by_labels(frame: pd.DataFrame, epochs: int) -> dict[str, Effect]:
 
 WHOLE = 1.75  # times the search's epochs take as long as a search and its pre-training, about; the records say
 FIXED = 3.125  # times the search's epochs, the rest of them with all cells fixed, have a pre-training's steps
-ONE_STAGE = {
-    "one stage": "the search alone",
-    "one stage, whole compute": "a longer search",
-    "one stage, then fixed": "the search, then its network goes on",
-}
+ONE_STAGE = ("one stage", "one stage, whole compute", "one stage, then fixed")
 TWO_STAGES = "two stages"
+ONE_STAGE_CLAIMS = ("whole_search_equals_two_stages", "fixed_search_equals_two_stages")  # of the last two of these
+ARMS = (*ONE_STAGE, TWO_STAGES)
 
 
 def stage_searches(config: Config) -> dict[str, Config]:
@@ -201,6 +199,12 @@ def _stage(
 ) -> list[Job]:
     each = [(lr, s) for lr in rates for s in range(count)]
     return [fine_tuning(searched, study, s, 0, count, init=init, lr=lr, fraction=fraction, arm=arm) for lr, s in each]
+
+
+def against_two_stages(frame: pd.DataFrame | None) -> dict[str, Effect]:
+    """Return the claims on searches with the compute of two stages, from runs of `at_best_rate`; none without them."""
+    arms = dict(zip(ONE_STAGE_CLAIMS, ONE_STAGE[1:], strict=True))
+    return {} if frame is None else {key: nested(frame, arm, TWO_STAGES, key="arm") for key, arm in arms.items()}
 
 
 def compute(config: Config, frame: pd.DataFrame, preset: str) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import sswp_lib.learn.train as train_module
 from sswp_lib.learn import Search, Training
 from sswp_lib.learn.data import generator, halves
 from sswp_lib.learn.measure import sizes
-from sswp_lib.space import Genotype, Network
+from sswp_lib.space import CANDIDATES, Genotype, Network
 
 DARTS = Genotype.published("DARTS_V2", 3)
 SEARCH = {
@@ -110,7 +110,7 @@ def test_the_search_passes_its_dropout_rates_and_its_caps(config, data, monkeypa
     search._fetch_alpha()
     for _ in search.advance():
         pass
-    assert calls[-1] == {"uniform": False, "skip_dropout": 0.3, "pool_dropout": 0.1}
+    assert calls[-1] == {"uniform": False, "candidates": CANDIDATES, "skip_dropout": 0.3, "pool_dropout": 0.1}
     genotype = search.finish()[0]["genotype"]
     for cell in genotype["cells"]:
         names = [name for name, _ in cell]
