@@ -194,8 +194,8 @@ class Search(Section):
 
     def boundaries(self) -> tuple[int, int, int]:
         """Return the first epoch after warm-up, ceil(E r1); that at whose start the first cell is pruned,
-        floor(E (r1 + r2)), or when all are where they are pruned at once; and that from which on all are fixed,
-        E less the floor of the last part, which is E where there is no such part.
+        floor(E (r1 + r2)), or when all are where they are pruned at once; and that at which a last part with all cells
+        fixed begins, the floor of the parts before it, or E where there is none.
         """
         parts = [Fraction(str(ratio)) * self.epochs for ratio in self.ratios]  # 0.2 + 0.4 is 0.6 here
         searching = 2 if self.prune == "none" else 3

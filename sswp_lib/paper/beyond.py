@@ -144,8 +144,8 @@ def weights_map(frame: pd.DataFrame, best: dict[tuple[int, str], tuple[str, floa
         mean = runs.groupby("init")["test"].mean()
         rows.append(
             {"labels of a class": labels, "search epochs": epochs}
-            | {f"{init}, test accuracy (%)": round(mean[init], 2) for init in ("random", "concomitant")}
-            | {f"recipe of {init}": _words(*best[labels, init]) for init in ("random", "concomitant")}
+            | {f"{init}, test accuracy (%)": round(mean[init], 2) for init in STARTS}
+            | {f"recipe of {init}": _words(*best[labels, init]) for init in STARTS}
             | {"difference": round(effect.mean, 2), "low": round(effect.low, 2), "high": round(effect.high, 2)}
             | {"n searches": effect.n, "preset": preset}
         )
@@ -217,9 +217,10 @@ def compute(config: Config, frame: pd.DataFrame, preset: str) -> pd.DataFrame:
     rows = []
     for arm, runs in frame.groupby("arm", sort=False):
         found = [records.find(name) for name in runs["search run"]]
+        seconds = np.array([r.provenance["seconds"] for r in found])
         before = [started_from(config.changed(seed=r.seed), "simclr") for r in found] if arm == TWO_STAGES else []
-        both = zip(found, before or [None] * len(found), strict=True)
-        seconds = [sum(r.provenance["seconds"] for r in pair if r is not None) for pair in both]
+        if before:
+            seconds += [r.provenance["seconds"] for r in before]
         rows.append(
             {"arm": arm, "search epochs": found[0].config["search"]["epochs"]}
             | {"pre-training steps": before[0].result["steps"] if before else 0}
