@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from html import escape
 from pathlib import Path
@@ -98,6 +98,12 @@ def _rising(lr: float, min_lr: float) -> tuple[bool, str]:
     return min_lr > lr, f"min_lr {min_lr:g} is above lr {lr:g}; expected at most lr (equal: a constant rate)"
 
 
+def _different(setting: str, names: Sequence[str]) -> None:
+    """Refuse a name that is given more than once."""
+    twice = next((name for name in names if names.count(name) > 1), None)
+    _refuse((twice is not None, f"{setting} names {twice!r} twice; expected different ones"))
+
+
 DATASETS = ("digits", "cifar10", "cifar100", "tiny-imagenet", "imagenet", "folder:PATH")
 Share = Annotated[StrictFloat, Field(gt=0, le=1)]  # of an image's area
 Turn = Annotated[StrictFloat, Field(ge=0, le=0.5)]  # of the circle of hues
@@ -134,8 +140,7 @@ class Data(Section):
     image_size: StrictInt = Field(32, ge=8, le=512)  # pixels a side of what networks see
     decode_size: StrictInt | None = Field(None, ge=8, le=1024)  # pixels a side of the images kept; None: image_size
     classes: tuple[Text, ...] | None = Field(None, min_length=2)  # only these classes of the set; None: all
-    # only so many images of each class, of the training as of the test images; None: all. A slice of CIFAR is the same
-    # wherever its files come from
+    # only so many images of each class, in training and test; None: all. A slice of CIFAR is the same from any files
     per_class: StrictInt | None = Field(None, ge=2)
     views: Views = Views()
 
@@ -145,9 +150,7 @@ class Data(Section):
             self.name.startswith("folder:") and self.name.removeprefix("folder:").strip()
         ):
             raise ValueError(f"unknown data set {self.name!r}{suggest(self.name, DATASETS)}")
-        twice = [c for c in self.classes or () if self.classes.count(c) > 1]
-        if twice:
-            raise ValueError(f"classes names {twice[0]!r} twice; expected different classes")
+        _different("classes", self.classes or ())
         if self.decode_size is not None and self.decode_size < self.image_size:
             raise ValueError(
                 f"decode_size {self.decode_size} is less than image_size {self.image_size}; expected as much or more"
@@ -205,10 +208,9 @@ class Search(Section):
     @model_validator(mode="after")
     def _phases(self) -> Search:
         ratios, few = list(self.ratios), 2 if self.prune == "none" else 3
-        twice = [name for name in self.planted if self.planted.count(name) > 1]
+        _different("planted", self.planted)
         example = [0.2, 0.8] if few == 2 else [0.2, 0.4, 0.4]
         _refuse(
-            (bool(twice), f"planted {list(self.planted)} names {(twice or [''])[0]!r} twice; expected each once"),
             (len(ratios) not in (few, few + 1),
              f"ratios {ratios} has {len(ratios)} parts; prune={self.prune!r} expects {few}, e.g. {example}, or "
              f"{few + 1}, the last with all cells fixed"),

@@ -24,6 +24,7 @@ from sswp_lib.runs.runs import started_from
 SMALLEST, LARGEST = 10, 50  # batches of a fine-tuning on the map; ours
 PLANTED = ("noise", "zero", "twin")
 STARTS = ("random", "concomitant")
+RECIPE = ("augmentation", "lr")  # what each start chooses
 AT_LABELS = "concomitant_beats_random_at_"  # keys of claims, before the number
 
 
@@ -109,11 +110,8 @@ def choices(
 
 def best_recipes(done: pd.DataFrame) -> dict[tuple[int, str], tuple[str, float]]:
     """Return {(labels of a class, start): (augmentation, rate)} of the highest mean validation accuracy."""
-    found = {}
-    for (labels, init), runs in done.groupby(["per class", "init"]):
-        mean = runs.groupby(["augmentation", "lr"])["validation"].mean()
-        found[int(labels), init] = mean.idxmax()
-    return found
+    rows = tables.best(done, ("per class", "init"), RECIPE).itertuples(index=False, name=None)
+    return {(labels, init): (augmentation, lr) for labels, init, augmentation, lr in rows}
 
 
 def by_length(
@@ -202,7 +200,7 @@ def _stage(
 
 
 def against_two_stages(frame: pd.DataFrame | None) -> dict[str, Effect]:
-    """Return the claims on searches with the compute of two stages, from runs of `at_best_rate`; none without them."""
+    """Return the claims on searches with the compute of two stages, each at its best rate; none without runs."""
     arms = dict(zip(ONE_STAGE_CLAIMS, ONE_STAGE[1:], strict=True))
     return {} if frame is None else {key: nested(frame, arm, TWO_STAGES, key="arm") for key, arm in arms.items()}
 
@@ -212,7 +210,7 @@ def compute(config: Config, frame: pd.DataFrame, preset: str) -> pd.DataFrame:
     pre-training, and seconds of both, the median over searches.
 
     Args:
-        frame: of `at_best_rate`.
+        frame: the fine-tunings of each arm at its best rate.
     """
     rows = []
     for arm, runs in frame.groupby("arm", sort=False):
@@ -228,9 +226,3 @@ def compute(config: Config, frame: pd.DataFrame, preset: str) -> pd.DataFrame:
             | {"test accuracy (%)": tables.spread(runs["test"]), "preset": preset}
         )
     return pd.DataFrame(rows)
-
-
-def at_best_rate(done: pd.DataFrame) -> pd.DataFrame:
-    """Keep each arm's runs at the rate of the highest mean validation accuracy."""
-    kept = [tables.at_best_lr(runs.assign(init=arm)) for arm, runs in done.groupby("arm", sort=False)]
-    return pd.concat(kept)

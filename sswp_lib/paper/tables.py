@@ -316,27 +316,23 @@ def cost(records: Sequence[Record]) -> pd.DataFrame:
     return table.rename(columns={"count": "runs", "sum": "device-hours", "mean": "device-hours a run"}).round(3)
 
 
-def best_lr(frame: pd.DataFrame) -> dict[str, float]:
-    """Return, for each initialisation, the learning rate of the highest mean validation accuracy."""
-    mean = frame.groupby(["init", "lr"])["validation"].mean()
-    return dict(mean.groupby("init").idxmax().tolist())
-
-
-def at_best_lr(runs: pd.DataFrame) -> pd.DataFrame:
-    """Keep, for each initialisation, the runs at the learning rate of the highest mean validation accuracy."""
-    return pd.concat([runs[(runs.init == init) & (runs.lr == lr)] for init, lr in best_lr(runs).items()]).sort_values(
-        ["init", "seed"]
-    )
-
-
-def at_best_recipe(runs: pd.DataFrame) -> pd.DataFrame:
-    """Keep, for each initialisation, the runs by the augmentation and the learning rate of the highest mean validation
-    accuracy.
+def best(runs: pd.DataFrame, start: Sequence[str] = ("init",), choice: Sequence[str] = ("lr",)) -> pd.DataFrame:
+    """Return what each start trains best with: a row for each of the columns `start`, with the `choice` of the highest
+    mean validation accuracy, the first of equal ones.
     """
-    mean = runs.groupby(["init", "augmentation", "lr"])["validation"].mean()
-    recipes = dict(mean.groupby("init").idxmax().items())
-    kept = [runs[(runs.init == i) & (runs.augmentation == a) & (runs.lr == lr)] for i, a, lr in recipes.values()]
-    return pd.concat(kept).sort_values(["init", "seed"])
+    mean = runs.groupby([*start, *choice])["validation"].mean().reset_index()
+    ranked = mean.sort_values("validation", ascending=False, kind="stable").drop_duplicates([*start])
+    return ranked.sort_values([*start])[[*start, *choice]]
+
+
+def at_best(runs: pd.DataFrame, start: Sequence[str] = ("init",), choice: Sequence[str] = ("lr",)) -> pd.DataFrame:
+    """Keep each start's runs by its `best` choice, in their order."""
+    return runs.merge(best(runs, start, choice), on=[*start, *choice])
+
+
+def best_lr(runs: pd.DataFrame) -> dict[str, float]:
+    """Return the `best` learning rate of each initialisation."""
+    return dict(best(runs).itertuples(index=False, name=None))
 
 
 def spread(values: pd.Series) -> str:
