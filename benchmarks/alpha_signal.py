@@ -188,8 +188,8 @@ def harm_of_zero(moments: list[Moments], names: tuple[str, ...]) -> dict[str, An
     t = torch.cat(ratios)
     return {
         "edges": len(t),
-        "harm beyond 2 standard errors": int((t > 2).sum()),
-        "use beyond 2 standard errors": int((t < -2).sum()),
+        "harm": int((t > 2).sum()),
+        "use": int((t < -2).sum()),
     }
 
 

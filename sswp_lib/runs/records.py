@@ -151,8 +151,11 @@ def survey() -> tuple[list[Record], dict[str, str]]:
 
 def find(name: str) -> Record:
     """Return the finished run of that name, or the one whose name begins so."""
+    # without listing a store of thousands
+    if name and Path(name).name == name and (root() / name / "record.json").is_file():
+        return read(root() / name / "record.json")
     names = [path.parent.name for path in sorted(root().glob("*/record.json"))]
-    matches = [n for n in names if n == name] or [n for n in names if n.startswith(name)]
+    matches = [n for n in names if n.startswith(name)]
     if len(matches) != 1:
         problem = (
             f"{len(matches)} runs begin with {name!r}: {', '.join(matches)}"
