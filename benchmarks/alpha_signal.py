@@ -4,13 +4,14 @@
     python benchmarks/alpha_signal.py zero --preset quick --warm-up 60 --steps 4000 --into sswp_lib/paper/signal.json
     python benchmarks/alpha_signal.py searches --preset night --set search.epochs=120 --into sswp_lib/paper/signal.json
 
-*steps*: weights are learnt along uniform paths, then held; alpha stays 0. From many architecture steps at these weights
-each entry of alpha has the mean and the variance of its gradient over the steps in which it was sampled. Their ratio,
-squared, is s^2: after n updates of an entry the part of alpha that two searches from the same weights share is
-n s^2 / (1 + n s^2). A step that averages several paths or images has a larger s^2 and costs more, so variants are
-compared by s^2 a second, each entry's share of the steps counted in: of architecture steps alone, and of a search that
-makes one after every, or after every fifth, weight step. What two seeds' mean gradients have in common, corrected for
-what is left of their noise, says how much of alpha is the weights' own. Run it on one core (taskset) with one thread.
+*steps*: weights are learnt along uniform paths (by other views or another temperature where a variant has them), then
+held; alpha stays 0. From many architecture steps at these weights each entry of alpha has the mean and the variance of
+its gradient over the steps in which it was sampled. Their ratio, squared, is s^2: after n updates of an entry the part
+of alpha that two searches from the same weights share is n s^2 / (1 + n s^2). A step that averages several paths or
+images has a larger s^2 and costs more, so variants are compared by s^2 a second, each entry's share of the steps
+counted in: of architecture steps alone, and of a search that makes one after every, or after every fifth, weight step.
+What two seeds' mean gradients have in common, corrected for what is left of their noise, says how much of alpha is the
+weights' own. Run it on one core (taskset) with one thread.
 
 *zero*: the mean gradient of a planted operation that returns zero says on which edges it truly does harm.
 
@@ -58,11 +59,13 @@ VARIANTS: dict[str, tuple[dict[str, Any], int, int]] = {
     "temperature x 2": ({"search.temperature": 2.0}, 1, 2),
 }
 PLANTED = ("noise", "zero", "twin")
+OF_WEIGHTS = ("data.views.shift", "search.temperature")  # settings that weights are learnt by too, in the warm-up
 RELATIVE = ("search.batch_size", "search.temperature")
 SEARCHES: dict[str, dict[str, Any]] = {
     "as the preset": {},
     "alpha_lr / 4": {"search.alpha_lr": 0.005},
     "alpha_lr x 2.5": {"search.alpha_lr": 0.05},
+    "views with shifts": {"data.views.shift": 1},
     "a step on alpha after every 2nd": {"search.alpha_every": 2},
     "a step on alpha after every 5th": {"search.alpha_every": 5},
 }
@@ -229,8 +232,11 @@ def steps(base: Config, asked: argparse.Namespace) -> dict[str, Any]:
         state = search.state()
         for name in names:
             changes, paths, candidates = VARIANTS[name]
-            other = Search(fitting(base.changed(seed=seed), changes), load(base.data))
-            other.restore(state)
+            variant = fitting(base.changed(seed=seed), changes)
+            own = any(setting in OF_WEIGHTS for setting in changes)
+            other = warmed(variant, asked.warm_up) if own else Search(variant, load(base.data))
+            if not own:
+                other.restore(state)
             found = measured(other, asked.steps, paths, candidates, first=10**6 * (seed + 1))
             kept[name, seed] = found.pop("moments")
             rows.append({"variant": name, "seed": seed, **found})
