@@ -6,103 +6,29 @@ Table 5 for CIFAR and is what the defaults say; `presets` has the others.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from fractions import Fraction
 from html import escape
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StrictFloat,
-    StrictInt,
-    ValidationError,
-    field_validator,
-    model_validator,
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, ValidationError, field_validator, model_validator
+
+from sswp_lib.settings import (  # noqa: F401, others ask for them here
+    InputError,
+    OneLine,
+    RunError,
+    Section,
+    different,
+    home,
+    one_line,
+    refuse,
+    rising,
+    short,
+    suggest,
 )
-
-
-class OneLine:
-    """An error whose message says everything: notebooks show it alone, without the calls that led to it."""
-
-    def _render_traceback_(self) -> list[str]:  # IPython asks for it
-        return [f"{type(self).__name__}: {self}"]
-
-
-class InputError(OneLine, ValueError):
-    """Something the user gave is wrong. The message is one line: the value, what was expected, what to do."""
-
-
-class RunError(OneLine, RuntimeError):
-    """A run cannot go on. The message is one line: what happened, where, and what to try."""
-
-
-def home() -> Path:
-    """Return the folder in which runs/, figures/ and data/ lie: the project's, or the current one where the package is
-    installed elsewhere.
-    """
-    project = Path(__file__).resolve().parents[1]
-    return project if (project / "pyproject.toml").is_file() else Path.cwd()
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" or "; expected one of ..." for a name that is not among `known`."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    more = ", ..." if len(known) > 12 else ""
-    return f"; did you mean {near[0]!r}?" if near else f"; expected one of {', '.join(known[:12])}{more}"
-
-
-def short(value: Any) -> str:
-    """Return a value as Python writes it, cut to 60 characters."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def one_line(error: ValidationError) -> str:
-    """Return pydantic's first three findings as one line: where, what, and the value."""
-    entries = error.errors(include_url=False)
-    found = []
-    for entry in entries[:3]:
-        where = ".".join(str(part) for part in entry["loc"])
-        message = entry["msg"].removeprefix("Value error, ")
-        value = entry.get("input")
-        plain = entry["type"] != "value_error" and not isinstance(value, dict | list)
-        given = f" (got {short(value)})" if plain else ""
-        found.append(f"{where}: {message}{given}" if where else f"{message}{given}")
-    return "; ".join(found) + (f"; and {len(entries) - 3} more" if len(entries) > 3 else "")
-
-
-class Section(BaseModel):
-    """Settings that belong together. Numbers are strict: neither True nor "3" nor 3.0 is the whole number 3."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-def _refuse(*checks: tuple[bool, str]) -> None:
-    """Raise the first message whose condition holds: the values, what was expected, what to do."""
-    for wrong, message in checks:
-        if wrong:
-            raise ValueError(message)
-
-
-def _rising(lr: float, min_lr: float) -> tuple[bool, str]:
-    """Return the check that a learning rate does not rise."""
-    return min_lr > lr, f"min_lr {min_lr:g} is above lr {lr:g}; expected at most lr (equal: a constant rate)"
-
-
-def _different(setting: str, names: Sequence[str]) -> None:
-    """Refuse a name that is given more than once."""
-    twice = next((name for name in names if names.count(name) > 1), None)
-    _refuse((twice is not None, f"{setting} names {twice!r} twice; expected different ones"))
-
 
 DATASETS = ("digits", "cifar10", "cifar100", "tiny-imagenet", "imagenet", "folder:PATH")
 Share = Annotated[StrictFloat, Field(gt=0, le=1)]  # of an image's area
@@ -130,7 +56,7 @@ class Views(Section):
     @field_validator("crop_scale", "blur_sigma")
     @classmethod
     def _in_order(cls, ends: tuple[float, float]) -> tuple[float, float]:
-        _refuse((ends[0] > ends[1], f"{list(ends)} is reversed; expected the smaller value first"))
+        refuse((ends[0] > ends[1], f"{list(ends)} is reversed; expected the smaller value first"))
         return ends
 
 
@@ -150,7 +76,7 @@ class Data(Section):
             self.name.startswith("folder:") and self.name.removeprefix("folder:").strip()
         ):
             raise ValueError(f"unknown data set {self.name!r}{suggest(self.name, DATASETS)}")
-        _different("classes", self.classes or ())
+        different("classes", self.classes or ())
         if self.decode_size is not None and self.decode_size < self.image_size:
             raise ValueError(
                 f"decode_size {self.decode_size} is less than image_size {self.image_size}; expected as much or more"
@@ -208,9 +134,9 @@ class Search(Section):
     @model_validator(mode="after")
     def _phases(self) -> Search:
         ratios, few = list(self.ratios), 2 if self.prune == "none" else 3
-        _different("planted", self.planted)
+        different("planted", self.planted)
         example = [0.2, 0.8] if few == 2 else [0.2, 0.4, 0.4]
-        _refuse(
+        refuse(
             (len(ratios) not in (few, few + 1),
              f"ratios {ratios} has {len(ratios)} parts; prune={self.prune!r} expects {few}, e.g. {example}, or "
              f"{few + 1}, the last with all cells fixed"),
@@ -221,11 +147,11 @@ class Search(Section):
         )  # fmt: skip
         learning, pruning, _ = self.boundaries()
         enough = f", or epochs={math.ceil(2 / ratios[1])}" if ratios[1] > 1e-3 else ""
-        _refuse(
+        refuse(
             (learning >= pruning,
              f"epochs {self.epochs} at ratios {ratios} leave none in which alpha is learnt before the first cell is "
              f"pruned, so that nothing is searched; expected a larger second part{enough}"),
-            _rising(self.lr, self.min_lr),
+            rising(self.lr, self.min_lr),
         )  # fmt: skip
         return self
 
@@ -264,8 +190,8 @@ class Train(Section):
         probe, own = self.freeze == "backbone", self.objective == "simclr"
         ignored = {"labels": 1.0, "labels_per_class": None, "validation": 0.0} if own else {}
         ignored = {name: value for name, value in ignored.items() if getattr(self, name) != value}
-        _refuse(
-            _rising(self.lr, self.min_lr),
+        refuse(
+            rising(self.lr, self.min_lr),
             (bool(ignored),
              f"objective 'simclr' learns from all images without labels and would ignore {', '.join(ignored)}; "
              f"expected {', '.join(f'{name}={json.dumps(value)}' for name, value in ignored.items())}"),
@@ -313,7 +239,7 @@ class Config(Section):
         """Refuse what does not fit the images. A pre-training uses neither shift nor cutout of its own."""
         size, views, train = self.data.image_size, self.data.views, self.train
         used, half = train.objective == "supervised", size // 2
-        _refuse(
+        refuse(
             (self.model.stem == "imagenet" and size < 32,
              f"data.image_size {size} is less than a pixel behind the stem 'imagenet' and two reductions, which divide "
              "it by 32; expected 32 or more, or model.stem=cifar"),

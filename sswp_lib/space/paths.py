@@ -7,10 +7,11 @@ alpha and an explicit generator on the CPU, the supernet's `forward` takes them,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from sswp_lib.config import InputError
@@ -103,6 +104,29 @@ def sample_two_paths(
     return Paths(
         torch.where(searching, active, kept_operations(present)), torch.where(searching, inactive, none), gates
     )
+
+
+def along(paths: Paths, candidates: tuple[str, ...]) -> Callable[..., Tensor | None]:
+    """Return what runs on an edge, as networks call it: (row, edge, its operations by name, through) -> the edge's
+    output, or None where the edge is gone. `through(operation)` applies an operation to the edge's input.
+
+    Of two paths the inactive operation is only evaluated, and the gate gets its gradient by `mix`.
+    """
+    active = paths.active.tolist()
+    inactive = paths.inactive.tolist() if paths.inactive is not None else None
+    gates = [row.unbind() for row in paths.gates.unbind()] if paths.gates is not None else None
+
+    def run(row: int, edge: int, operations: nn.ModuleDict, through: Callable[[nn.Module], Tensor]) -> Tensor | None:
+        if active[row][edge] < 0:
+            return None
+        output = through(operations[candidates[active[row][edge]]])
+        if inactive is None or inactive[row][edge] < 0:
+            return output
+        with torch.no_grad():
+            other = through(operations[candidates[inactive[row][edge]]])
+        return mix(output, other, gates[row][edge])
+
+    return run
 
 
 def best_paths(alpha: Tensor, present: Tensor) -> Paths:

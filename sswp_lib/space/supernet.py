@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sswp_lib.config import InputError
 from sswp_lib.space.cell import CellStack, ProjectionHead, State, pool
 from sswp_lib.space.genotype import CANDIDATES, EDGES, Genotype, derive, derive_cell
-from sswp_lib.space.paths import Paths, best_paths, mix, searching_edges
+from sswp_lib.space.paths import Paths, along, best_paths, searching_edges
 
 EDGE_CHOICES = ("all", "top2")
 
@@ -62,20 +62,10 @@ class SuperNet(CellStack):
 
     def features(self, x: Tensor, paths: Paths) -> Tensor:
         """Return the pooled features of images x (N, 3, H, W) along `paths`: (N, num_features)."""
-        active = paths.active.tolist()
-        inactive = paths.inactive.tolist() if paths.inactive is not None else None
-        gates = paths.gates.unbind() if paths.gates is not None else None
-        gates = [row.unbind() for row in gates] if gates is not None else None
+        chosen = along(paths, self.candidates)
 
         def run(cell: int, edge: int, operations: nn.ModuleDict, state: State) -> Tensor | None:
-            if active[cell][edge] < 0:
-                return None
-            output = state.through(operations[self.candidates[active[cell][edge]]])
-            if inactive is None or inactive[cell][edge] < 0:
-                return output
-            with torch.no_grad():
-                other = state.through(operations[self.candidates[inactive[cell][edge]]])
-            return mix(output, other, gates[cell][edge])
+            return chosen(cell, edge, operations, state.through)
 
         return pool(self.maps(x, run)[-1])
 
