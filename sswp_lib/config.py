@@ -31,6 +31,7 @@ from sswp_lib.settings import (  # noqa: F401, others ask for them here
 )
 
 DATASETS = ("digits", "cifar10", "cifar100", "tiny-imagenet", "imagenet", "folder:PATH")
+NUM_CANDIDATES = 7  # of the search space (`space.CANDIDATES`)
 Share = Annotated[StrictFloat, Field(gt=0, le=1)]  # of an image's area
 Turn = Annotated[StrictFloat, Field(ge=0, le=0.5)]  # of the circle of hues
 Strength = Annotated[StrictFloat, Field(ge=0)]  # above 1 too, as in torchvision
@@ -111,6 +112,9 @@ class Search(Section):
     alpha_lr: StrictFloat = Field(0.001, gt=0, le=10)  # Table 5
     alpha_beta2: StrictFloat = Field(0.99, ge=0, lt=1)  # Table 5; beta1 is 0, or unsampled entries would move
     alpha_every: StrictInt = Field(5, ge=1)  # weight steps before each architecture step; ProxylessNAS's published code
+    # candidates evaluated on an edge in an architecture step, one of them active; section 3.2: two. With more an update
+    # says more of alpha, with all it is the gradient that ProxylessNAS begins from, before it samples two
+    evaluated: StrictInt = Field(2, ge=2)
     skip_dropout: StrictFloat = Field(0.2, ge=0, le=1)  # section 3.2
     pool_dropout: StrictFloat = Field(0.0, ge=0, le=1)  # ours
     temperature: StrictFloat = Field(0.07, ge=1e-3, le=100)  # published code
@@ -135,11 +139,14 @@ class Search(Section):
     def _phases(self) -> Search:
         ratios, few = list(self.ratios), 2 if self.prune == "none" else 3
         different("planted", self.planted)
+        candidates = NUM_CANDIDATES + len(self.planted)
         example = [0.2, 0.8] if few == 2 else [0.2, 0.4, 0.4]
         refuse(
             (len(ratios) not in (few, few + 1),
              f"ratios {ratios} has {len(ratios)} parts; prune={self.prune!r} expects {few}, e.g. {example}, or "
              f"{few + 1}, the last with all cells fixed"),
+            (self.evaluated > candidates,
+             f"evaluated {self.evaluated} is more than the {candidates} candidates; expected 2 to {candidates}"),
             (any(not 0 <= r <= 1 for r in ratios), f"ratios {ratios} must each lie between 0 and 1"),
             (abs(sum(ratios) - 1) > 1e-9, f"ratios {ratios} add up to {sum(ratios):g}; expected 1"),
             (few == 3 and ratios[2:3] == [0],

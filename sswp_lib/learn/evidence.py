@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sswp_lib.space import Paths
+from sswp_lib.space.paths import sampled_entries
 
 DIGITS = 5  # that a record keeps
 
@@ -68,9 +69,8 @@ class Evidence:
 
 def sampled(paths: Paths, shape: tuple[int, ...]) -> Tensor:
     """Return which entries of alpha, of that shape, an architecture step along `paths` can move: bool."""
-    searching = (paths.inactive >= 0)[..., None].expand(*paths.inactive.shape, 2)
-    pair = torch.stack([paths.active, paths.inactive], dim=-1).clamp(min=0)
-    return torch.zeros(shape, dtype=torch.bool).scatter_(-1, pair, searching)
+    chosen, searching = sampled_entries(paths)
+    return torch.zeros(shape, dtype=torch.bool).scatter_(-1, chosen, searching[..., None].expand(chosen.shape))
 
 
 def lead_by_chance(candidates: int) -> float:

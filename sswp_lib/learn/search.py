@@ -33,6 +33,7 @@ from sswp_lib.space import (
     changed_by_caps,
     load_concomitant,
     restore_unsampled,
+    sample_gates,
     sample_paths,
     sample_two_paths,
 )
@@ -166,7 +167,7 @@ class Search(Loop):
         stream = (self.settings.alpha_stream,) if self.settings.alpha_stream else ()
         draw = lambda what: generator(self.config.seed, f"architecture {what}", count, *stream)  # noqa: E731
         alpha = self.supernet.alpha
-        paths = sample_two_paths(alpha, self.supernet.present, draw("paths"), self.alpha_on_host)
+        paths = self._architecture_paths(draw("paths"))
         order = torch.randperm(len(self.alpha_half), generator=draw("batch"))
         index = self.alpha_half[order[: self.settings.batch_size]]
         loss, alpha.grad = self.alpha_gradient(index, draw("views"), paths)
@@ -177,6 +178,12 @@ class Search(Loop):
         self._fetch_alpha()
         self.evidence.follow(on_host, self.alpha_on_host, paths)
         self.record(alpha_loss=loss)
+
+    def _architecture_paths(self, g: torch.Generator) -> Paths:
+        given = self.supernet.alpha, self.supernet.present, g
+        if self.settings.evaluated == 2:
+            return sample_two_paths(*given, self.alpha_on_host)
+        return sample_gates(*given, self.settings.evaluated, self.alpha_on_host)
 
     def alpha_gradient(self, index: Tensor, g: torch.Generator, paths: Paths) -> tuple[Tensor, Tensor]:
         """Return the loss along two paths and its gradient to alpha; no weight's gradient is even computed."""

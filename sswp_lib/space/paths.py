@@ -24,8 +24,10 @@ class Paths:
 
     Attributes:
         active: (cells, 14) the candidate that makes the edge's output.
-        inactive: (cells, 14) the second candidate of an architecture step; only its gradient to alpha counts.
-        gates: (cells, 14) the active candidate's gate: 1 in value, p_active in gradient. None in a weight step.
+        inactive: (cells, 14) the second candidate of an architecture step; only its gradient to alpha counts. Of
+            `sample_gates` (cells, 14, m - 1), all that are evaluated beside the active one.
+        gates: (cells, 14) the active candidate's gate: 1 in value, p_active in gradient. None in a weight step. Of
+            `sample_gates` (cells, 14, m - 1), the inactive ones': 0 in value, p in gradient.
     """
 
     active: Tensor
@@ -106,11 +108,56 @@ def sample_two_paths(
     )
 
 
+def sample_gates(
+    alpha: Tensor, present: Tensor, generator: torch.Generator, evaluated: int, on_host: Tensor | None = None
+) -> Paths:
+    """Draw the paths of an architecture step that evaluates more than two candidates an edge, one of them active.
+
+    As in `sample_two_paths`, of which this is the same gradient over a larger set S; where S is all candidates it is
+    the one that ProxylessNAS (section 3.2) begins from, before it samples two to save memory:
+
+        dL/dalpha_i = sum over j in S of dL/dg_j * p_j * (delta_ij - p_i),   p = softmax over S
+
+    An entry is sampled more often and beside the mean of more others, so an update says more of it. What is evaluated
+    is held until the gradient comes: a map for each candidate, not all that it was computed by.
+
+    Args:
+        alpha, present, generator, on_host: as there. evaluated: m, 2 to M.
+
+    Raises:
+        InputError: fewer than two, or more than there are candidates.
+    """
+    count = alpha.shape[-1]
+    if not 2 <= evaluated <= count:
+        raise InputError(f"evaluated is {evaluated}; expected 2 to {count}, the number of candidates")
+    logits, present = (alpha.detach().cpu() if on_host is None else on_host), present.cpu()
+    drawn = _draw(logits, evaluated, generator)  # (cells, 14, m), without replacement
+    first = _draw(logits.gather(-1, drawn), 1, generator)  # which of them is active
+    order = (first + torch.arange(evaluated)) % evaluated
+    drawn = drawn.gather(-1, order)
+    p = torch.softmax(alpha.gather(-1, drawn.to(alpha.device)), dim=-1)[..., 1:]  # (cells, 14, m - 1), differentiable
+    searching = searching_edges(present)
+    none = torch.full_like(drawn[..., 1:], -1)
+    return Paths(
+        torch.where(searching, drawn[..., 0], kept_operations(present)),
+        torch.where(searching[..., None], drawn[..., 1:], none),
+        p - p.detach(),
+    )
+
+
+def sampled_entries(paths: Paths) -> tuple[Tensor, Tensor]:
+    """Return what an architecture step sampled: (cells, 14, m) candidates, -1 set to 0, and (cells, 14) bool, the edges
+    that have a choice.
+    """
+    inactive = paths.inactive if paths.inactive.dim() == 3 else paths.inactive[..., None]
+    return torch.cat([paths.active[..., None], inactive], -1).clamp(min=0), inactive[..., 0] >= 0
+
+
 def along(paths: Paths, candidates: tuple[str, ...]) -> Callable[..., Tensor | None]:
     """Return what runs on an edge, as networks call it: (row, edge, its operations by name, through) -> the edge's
     output, or None where the edge is gone. `through(operation)` applies an operation to the edge's input.
 
-    Of two paths the inactive operation is only evaluated, and the gate gets its gradient by `mix`.
+    Inactive operations are only evaluated, and the gates get their gradients by `mix` and `mix_many`.
     """
     active = paths.active.tolist()
     inactive = paths.inactive.tolist() if paths.inactive is not None else None
@@ -120,11 +167,13 @@ def along(paths: Paths, candidates: tuple[str, ...]) -> Callable[..., Tensor | N
         if active[row][edge] < 0:
             return None
         output = through(operations[candidates[active[row][edge]]])
-        if inactive is None or inactive[row][edge] < 0:
+        beside = -1 if inactive is None else inactive[row][edge]
+        many = isinstance(beside, list)
+        if (beside[0] if many else beside) < 0:
             return output
         with torch.no_grad():
-            other = through(operations[candidates[inactive[row][edge]]])
-        return mix(output, other, gates[row][edge])
+            others = [through(operations[candidates[k]]) for k in (beside if many else [beside])]
+        return mix_many(output, others, gates[row][edge]) if many else mix(output, others[0], gates[row][edge])
 
     return run
 
@@ -138,16 +187,15 @@ def best_paths(alpha: Tensor, present: Tensor) -> Paths:
 
 @torch.no_grad()
 def restore_unsampled(alpha: Tensor, before: Tensor, paths: Paths) -> None:
-    """Shift the two sampled entries of each edge by one amount, so that no unsampled probability has changed.
+    """Shift the sampled entries of each edge by one amount, so that no unsampled probability has changed.
 
-    Called after the optimiser's step on alpha; `before` is alpha before it. The shift makes the sum of the two
+    Called after the optimiser's step on alpha; `before` is alpha before it. The shift makes the sum of the sampled
     exponentials what it was (ProxylessNAS, section 3.2.1). Changes alpha in place.
     """
-    searching = (paths.inactive >= 0).to(alpha.device)
-    pair = torch.stack([paths.active, paths.inactive], dim=-1).clamp(min=0).to(alpha.device)
-    shift = before.gather(-1, pair).logsumexp(-1) - alpha.gather(-1, pair).logsumexp(-1)  # (cells, 14)
-    shift = torch.where(searching, shift, torch.zeros_like(shift)).unsqueeze(-1).expand(pair.shape)
-    alpha.scatter_add_(-1, pair, shift)
+    chosen, searching = (t.to(alpha.device) for t in sampled_entries(paths))
+    shift = before.gather(-1, chosen).logsumexp(-1) - alpha.gather(-1, chosen).logsumexp(-1)  # (cells, 14)
+    shift = torch.where(searching, shift, torch.zeros_like(shift)).unsqueeze(-1).expand(chosen.shape)
+    alpha.scatter_add_(-1, chosen, shift)
 
 
 def searching_edges(present: Tensor) -> Tensor:
@@ -197,3 +245,27 @@ def mix(active: Tensor, inactive: Tensor, gate: Tensor) -> Tensor:
     without its two products and with one stored map in place of two.
     """
     return _TwoPaths.apply(active, inactive, gate)
+
+
+class _ManyPaths(torch.autograd.Function):
+    """y = o_a(x) + sum over j of g_j (o_j(x) - o_a(x)) at g = 0."""
+
+    @staticmethod
+    def forward(ctx, active: Tensor, gates: Tensor, *others: Tensor) -> Tensor:
+        ctx.save_for_backward(active, *others)
+        return active.view_as(active)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        products = torch.stack([(grad * output).sum() for output in ctx.saved_tensors])
+        return grad, products[1:] - products[0], *[None] * (len(products) - 1)
+
+
+def mix_many(active: Tensor, others: list[Tensor], gates: Tensor) -> Tensor:
+    """Return the edge's output: exactly `active`, with the gates' gradients <dL/dy, o_j - active> for each of `others`.
+
+    Args:
+        gates: (len(others),), of `sample_gates`.
+    """
+    return _ManyPaths.apply(active, gates, *others)
