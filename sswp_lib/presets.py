@@ -44,10 +44,10 @@ _SMALL: dict[str, Any] = {  # shared by the presets that are not the paper's; ou
 _DIGITS: dict[str, Any] = {  # shared by `quick` and `night`
     **_SMALL, "data.name": "digits", "model.init_channels": 8, "model.num_cells": 3, "model.projection_dim": 64,
     "search.batch_size": 64, "search.lr": 0.1, "search.temperature": 0.5,
-    # Alpha needs a hundred updates an entry and more before two seeds agree, so a step on it follows every step on the
-    # weights; larger batches and several paths a step say more of alpha and cost as much more
-    # (benchmarks/alpha_signal.py).
-    "search.alpha_every": 1, "search.alpha_lr": 0.02,
+    # Alpha needs a hundred updates an entry and more before two seeds agree. A step that evaluates all seven candidates
+    # of an edge says seven times as much of alpha as one that evaluates the paper's two, for 2.2 times its seconds;
+    # larger batches and several paths a step cost as much as they bring (benchmarks/alpha_signal.py, notebook 01).
+    "search.evaluated": 7, "search.alpha_every": 3, "search.alpha_lr": 0.02,
     # Short, so most steps must see fixed cells. Tried with 5 cells, whose last is fixed when hardly any learning rate
     # is left: linear probe on two labels a class 59 % against 72 %; with a final learning rate of 0.03 besides, 55 to
     # 60 %.
@@ -87,6 +87,7 @@ STUDIES: dict[str, dict[str, dict[str, Any]]] = {
         "quick": {
             **_AS_PAPER,
             "search.epochs": 8,
+            "search.alpha_every": 1,
             "train.labels_per_class": 10,
             "train.epochs": 30,
             "train.batch_size": 50,
@@ -95,7 +96,7 @@ STUDIES: dict[str, dict[str, dict[str, Any]]] = {
         # as many steps on alpha as it takes for two seeds to agree
         "night": {
             **_AS_PAPER,
-            "search.epochs": 80,
+            "search.epochs": 40,
             "train.labels_per_class": 10,
             "train.epochs": 30,
             "train.batch_size": 50,

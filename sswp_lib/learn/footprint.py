@@ -17,7 +17,7 @@ from sswp_lib.learn.data import generator
 from sswp_lib.learn.loop import frozen, seeded
 from sswp_lib.learn.measure import peak_memory
 from sswp_lib.learn.objectives import nt_xent
-from sswp_lib.space import CANDIDATES, Network, Paths, SuperNet, derive, sample_paths, sample_two_paths
+from sswp_lib.space import CANDIDATES, Network, Paths, SuperNet, derive, sample_gates, sample_paths, sample_two_paths
 
 FEW = ("skip_connect", "max_pool_3x3", "sep_conv_3x3")  # three candidates to set beside the seven
 
@@ -28,9 +28,11 @@ def step_memory(config: Config, batch_size: int, device: torch.device | str = "c
     Returns:
         {"bytes": {step: bytes}, "weights": {model: bytes}, "views": 2 * batch_size}. Steps: "weight step",
         "architecture step", "compact, 14 edges" (the sampled operations alone), "compact, 8 edges" (a derived
-        genotype), and both search steps with 3 and with 7 candidates along the same operations.
+        genotype), and both search steps with 3 and with 7 candidates along the same operations. An architecture step
+        evaluates two candidates an edge, as the paper's; where the configuration's evaluates m of them, that stands as
+        "architecture step, m evaluated" beside it.
     """
-    size = config.data.image_size
+    size, evaluated = config.data.image_size, config.search.evaluated
     with seeded(config.seed, "memory"):
         x = torch.randn(2 * batch_size, 3, size, size).to(device, memory_format=torch.channels_last)
         supernets = {len(names): _supernet(config, names, device) for names in (CANDIDATES, FEW)}
@@ -48,6 +50,9 @@ def step_memory(config: Config, batch_size: int, device: torch.device | str = "c
             "compact of the architecture step": _peak(_compact(config, two, device), x, Paths(two.active), device),
             "compact, 8 edges": _peak(_derived(config, g, device), x, None, device),
         }
+        if evaluated > 2:
+            many = sample_gates(full.alpha, full.present, g, min(evaluated, len(CANDIDATES)))
+            found[f"architecture step, {evaluated} evaluated"] = _peak(full, x, many, device)
         for name, supernet in (("3", supernets[len(FEW)]), ("7", full)):
             same = few if name == "3" else _translated(few, full)
             found[f"weight step, {name} candidates"] = _peak(supernet, x, Paths(same.active), device)

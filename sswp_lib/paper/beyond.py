@@ -20,6 +20,7 @@ from sswp_lib.paper.effects import Effect, nested
 from sswp_lib.paper.studies import AUGMENTED, FEW_LABEL_RATES, LEARNING_RATES, Job, fine_tuning, searches
 from sswp_lib.runs import records
 from sswp_lib.runs.runs import started_from
+from sswp_lib.space import CANDIDATES
 
 SMALLEST, LARGEST = 10, 50  # batches of a fine-tuning on the map; ours
 PLANTED = ("noise", "zero", "twin")
@@ -60,8 +61,10 @@ def extent(preset: str) -> Extent:
 
 
 def planted(config: Config, count: int) -> list[Job]:
-    """Search with noise, nothing and a twin among the candidates."""
-    return searches(config.changed(**{"search.planted": PLANTED}), count)
+    """Search with noise, nothing and a twin among the candidates; where steps evaluate all, all of these too."""
+    everything = config.search.evaluated == len(CANDIDATES)
+    evaluated = len(CANDIDATES) + len(PLANTED) if everything else config.search.evaluated
+    return searches(config.changed(**{"search.planted": PLANTED, "search.evaluated": evaluated}), count)
 
 
 def again(config: Config, count: int) -> list[Job]:

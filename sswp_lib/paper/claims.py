@@ -320,7 +320,7 @@ def _ties(init: str, validation: pd.Series) -> str:
 
 
 def memory(measured: Sequence[dict[str, int]]) -> Effect:
-    """Section 3.2: the ratio of peak memory of the dearer search step over the exported network.
+    """Section 3.2: the ratio of peak memory of the dearer search step, of two paths, over the exported network.
 
     Args:
         measured: the bytes of measurements (see `learn.footprint`), one for each sampled path.

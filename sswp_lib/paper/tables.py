@@ -106,15 +106,14 @@ def summary(record: Record) -> pd.DataFrame:
 
 def memory(measured: Record) -> pd.DataFrame:
     """Return the peak memory of search steps against compact networks, and of seven candidates against three."""
-    held, steps = measured.result["bytes"], ("weight", "architecture")
+    held, steps = measured.result["bytes"], ["weight step", "architecture step"]
+    more = [name for name in held if name.endswith(" evaluated")]  # by a step that evaluates more than two
     ratios = {
-        f"against the compact network, {edges} edges": [
-            held[f"{s} step"] / held[f"compact, {edges} edges"] for s in steps
-        ]
+        f"against the compact network, {edges} edges": [held[s] / held[f"compact, {edges} edges"] for s in steps + more]
         for edges in (8, 14)
     }
-    candidates = [held[f"{s} step, 7 candidates"] / held[f"{s} step, 3 candidates"] for s in steps]
-    return pd.DataFrame({"step": [f"{s} step" for s in steps], **ratios, "7 candidates against 3": candidates}).round(3)
+    candidates = [held[f"{s}, 7 candidates"] / held[f"{s}, 3 candidates"] for s in steps] + [math.nan] * len(more)
+    return pd.DataFrame({"step": steps + more, **ratios, "7 candidates against 3": candidates}).round(3)
 
 
 def trainings(done: Iterable[Done]) -> pd.DataFrame:

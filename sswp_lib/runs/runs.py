@@ -184,6 +184,8 @@ def memory(config: Config, batch_size: int = 16, device: str | None = None, quie
         "seed": config.seed,
         "device": device,
     }
+    if config.search.evaluated != 2:
+        plain["evaluated"] = config.search.evaluated
     asked = Asked("memory", plain)
     with _locked(asked.folder, Line("memory", quiet)):
         found = _finished(asked.folder)

@@ -242,10 +242,10 @@ def memory(record: Record) -> Figure:
         "compact network, 14 edges a cell": found["compact, 14 edges"],
         "search: weight step": found["weight step"], "search: architecture step": found["architecture step"],
     }  # fmt: skip
+    rows |= {f"search: {name}": value for name, value in found.items() if name.endswith(" evaluated")}
     figure, axes = plt.subplots(figsize=(WIDTH, 1.9))
-    bars = axes.barh(
-        list(rows), [value / 2**20 for value in rows.values()], color=[COLOURS[7], COLOURS[7], COLOURS[0], COLOURS[0]]
-    )
+    colours = [COLOURS[7] if name.startswith("compact") else COLOURS[0] for name in rows]
+    bars = axes.barh(list(rows), [value / 2**20 for value in rows.values()], color=colours)
     axes.bar_label(
         bars, [f"{value / found['compact, 14 edges']:.2f}x" for value in rows.values()], padding=3, fontsize=SMALL
     )
