@@ -1,8 +1,8 @@
 """What buys alpha's signal: how much an architecture step says, what it costs, and what searches make of it.
 
-    python benchmarks/alpha_signal.py steps --preset quick --warm-up 60 --steps 1000 --into sswp_lib/paper/signal.json
-    python benchmarks/alpha_signal.py zero --preset quick --warm-up 60 --steps 4000 --into sswp_lib/paper/signal.json
-    python benchmarks/alpha_signal.py searches --preset night --set search.epochs=120 --into sswp_lib/paper/signal.json
+    python benchmarks/alpha_signal.py steps --preset quick --warm-up 60 --steps 500 --into sswp_lib/paper/signal.json
+    python benchmarks/alpha_signal.py zero --preset quick --warm-up 60 --steps 1000 --into sswp_lib/paper/signal.json
+    python benchmarks/alpha_signal.py searches --preset night --set search.epochs=40 --seeds 4 --into ...
 
 *steps*: weights are learnt along uniform paths (by other views or another temperature where a variant has them), then
 held; alpha stays 0. From many architecture steps at these weights each entry of alpha has the mean and the variance of
@@ -34,40 +34,39 @@ from sswp_lib.config import Config, flat
 from sswp_lib.learn import Search
 from sswp_lib.learn.data import epoch_batches, generator, load
 from sswp_lib.learn.evidence import sampled
-from sswp_lib.learn.search import frozen
 from sswp_lib.paper import learnt
 from sswp_lib.presets import load_config, parse_settings
 from sswp_lib.runs import runs
-from sswp_lib.space import CANDIDATES, sample_two_paths
-from sswp_lib.space.network import pool
+from sswp_lib.space import CANDIDATES
 
-# name -> settings that differ, sampled paths averaged in a step, candidates evaluated on an edge
-VARIANTS: dict[str, tuple[dict[str, Any], int, int]] = {
-    "as the preset": ({}, 1, 2),
-    "batch / 4": ({"search.batch_size": 0.25}, 1, 2),
-    "batch / 2": ({"search.batch_size": 0.5}, 1, 2),
-    "batch x 2": ({"search.batch_size": 2.0}, 1, 2),
-    "batch x 4": ({"search.batch_size": 4.0}, 1, 2),
-    "2 paths": ({}, 2, 2),
-    "4 paths": ({}, 4, 2),
-    "batch / 4, 4 paths": ({"search.batch_size": 0.25}, 4, 2),
-    "3 candidates an edge": ({}, 1, 3),
-    "4 candidates an edge": ({}, 1, 4),
-    "all 7 candidates": ({}, 1, 7),
-    "views with shifts": ({"data.views.shift": 1}, 1, 2),
-    "temperature x 0.4": ({"search.temperature": 0.4}, 1, 2),
-    "temperature x 2": ({"search.temperature": 2.0}, 1, 2),
+# name -> settings that differ from two candidates an edge, sampled paths averaged in a step
+VARIANTS: dict[str, tuple[dict[str, Any], int]] = {
+    "two candidates an edge": ({}, 1),
+    "batch / 4": ({"search.batch_size": 0.25}, 1),
+    "batch / 2": ({"search.batch_size": 0.5}, 1),
+    "batch x 2": ({"search.batch_size": 2.0}, 1),
+    "batch x 4": ({"search.batch_size": 4.0}, 1),
+    "2 paths": ({}, 2),
+    "4 paths": ({}, 4),
+    "batch / 4, 4 paths": ({"search.batch_size": 0.25}, 4),
+    "3 candidates an edge": ({"search.evaluated": 3}, 1),
+    "4 candidates an edge": ({"search.evaluated": 4}, 1),
+    "all 7 candidates": ({"search.evaluated": 7}, 1),
+    "views with shifts": ({"data.views.shift": 1}, 1),
+    "temperature x 0.4": ({"search.temperature": 0.4}, 1),
+    "temperature x 2": ({"search.temperature": 2.0}, 1),
 }
 PLANTED = ("noise", "zero", "twin")
 OF_WEIGHTS = ("data.views.shift", "search.temperature")  # settings that weights are learnt by too, in the warm-up
 RELATIVE = ("search.batch_size", "search.temperature")
 SEARCHES: dict[str, dict[str, Any]] = {
     "as the preset": {},
+    "the paper's two candidates, each weight step": {"search.evaluated": 2, "search.alpha_every": 1},
+    "a step on alpha after each weight step": {"search.alpha_every": 1},
+    "after every 10th": {"search.alpha_every": 10},
     "alpha_lr / 4": {"search.alpha_lr": 0.005},
     "alpha_lr x 2.5": {"search.alpha_lr": 0.05},
     "views with shifts": {"data.views.shift": 1},
-    "a step on alpha after every 2nd": {"search.alpha_every": 2},
-    "a step on alpha after every 5th": {"search.alpha_every": 5},
 }
 
 
@@ -96,73 +95,23 @@ class Moments:
         return (self.mean.square() - self.variance / self.count) / self.variance
 
 
-def gradient(search: Search, count: int, paths_in_a_step: int, candidates: int) -> tuple[Tensor, Tensor]:
+def gradient(search: Search, count: int, paths_in_a_step: int) -> tuple[Tensor, Tensor]:
     """Return the mean gradient of one step over its paths, entry by entry, and which entries were sampled."""
-    alpha, order = search.supernet.alpha, torch.randperm(len(search.alpha_half), generator=generator(count, "batch"))
-    index, shape = search.alpha_half[order[: search.settings.batch_size]], alpha.shape
+    order = torch.randperm(len(search.alpha_half), generator=generator(count, "batch"))
+    index, shape = search.alpha_half[order[: search.settings.batch_size]], search.supernet.alpha.shape
     total, times = torch.zeros(shape), torch.zeros(shape)
     for k in range(paths_in_a_step):
-        g = generator(count, "views", k)
-        if candidates > 2:
-            one, seen = gradient_of_many(search, index, g, count, candidates)
-        else:
-            paths = sample_two_paths(alpha, search.supernet.present, generator(count, "paths", k))
-            one, seen = search.alpha_gradient(index, g, paths)[1], sampled(paths, shape)
-        total += one
-        times += seen
+        paths = search.architecture_paths(generator(count, "paths", k))
+        total += search.alpha_gradient(index, generator(count, "views", k), paths)[1]
+        times += sampled(paths, shape)
     return total / times.clamp(min=1), times > 0
 
 
-class Along(torch.nn.Module):
-    """A supernet that runs the first of `chosen` (cells, 14, m) on each edge, and evaluates the others beside it."""
-
-    def __init__(self, supernet: torch.nn.Module, chosen: Tensor):
-        super().__init__()
-        self.supernet, self.chosen = supernet, chosen.tolist()
-        self.outputs: dict[tuple[int, int], Tensor] = {}
-        self.others: dict[tuple[int, int], list[Tensor]] = {}
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.supernet.head(pool(self.supernet.maps(x, self._run)[-1]))
-
-    def _run(self, cell: int, edge: int, operations: torch.nn.ModuleDict, state: Any) -> Tensor:
-        names = [self.supernet.candidates[k] for k in self.chosen[cell][edge]]
-        output = state.through(operations[names[0]])
-        # a tensor of the edge's own: a skip's output is the node that other edges leave
-        output = output.view_as(output) if output.requires_grad else output.detach().requires_grad_()
-        with torch.no_grad():
-            self.others[cell, edge] = [state.through(operations[name]) for name in names[1:]]
-        self.outputs[cell, edge] = output
-        return output
-
-
-def gradient_of_many(
-    search: Search, index: Tensor, g: torch.Generator, count: int, candidates: int
-) -> tuple[Tensor, Tensor]:
-    """Return the gradient to alpha, and what was sampled, of a step that evaluates more than two candidates an edge:
-    dL/dalpha_i = sum_j dL/dg_j p_j (delta_ij - p_i) over those sampled, one of them active.
-    """
-    alpha = search.supernet.alpha.detach()
-    noise = torch.rand(alpha.shape, generator=generator(count, "paths"))
-    chosen = (alpha - (-noise.log()).log()).topk(candidates, -1).indices
-    model = Along(search.supernet, chosen)
-    with frozen(search._named_weights().values()):
-        loss, _ = search.loss(index, g, model=model)
-        back = torch.autograd.grad(loss, list(model.outputs.values()))
-    total = torch.zeros(alpha.shape)
-    with torch.no_grad():
-        for (place, output), grad in zip(model.outputs.items(), back, strict=True):
-            gates = torch.stack([(grad * o).sum() for o in [output, *model.others[place]]])
-            p = alpha[place][chosen[place]].softmax(0)
-            total[place][chosen[place]] = p * (gates - (p * gates).sum())
-    return total, torch.zeros(alpha.shape, dtype=torch.bool).scatter_(-1, chosen, True)
-
-
-def measured(search: Search, steps: int, paths_in_a_step: int, candidates: int, first: int) -> dict[str, Any]:
+def measured(search: Search, steps: int, paths_in_a_step: int, first: int) -> dict[str, Any]:
     moments, seconds = Moments(search.supernet.alpha.shape), []
     for step in range(steps):
         began = time.perf_counter()
-        moments.add(*gradient(search, first + step, paths_in_a_step, candidates))
+        moments.add(*gradient(search, first + step, paths_in_a_step))
         seconds.append(time.perf_counter() - began)
     s2, share = moments.signal(), float((moments.count / steps).mean())
     return {"s2": float(s2.mean()), "share": share, "seconds": float(np.median(seconds)), "moments": moments}
@@ -231,13 +180,13 @@ def steps(base: Config, asked: argparse.Namespace) -> dict[str, Any]:
         search = warmed(base.changed(seed=seed), asked.warm_up)
         state = search.state()
         for name in names:
-            changes, paths, candidates = VARIANTS[name]
+            changes, paths = VARIANTS[name]
             variant = fitting(base.changed(seed=seed), changes)
             own = any(setting in OF_WEIGHTS for setting in changes)
             other = warmed(variant, asked.warm_up) if own else Search(variant, load(base.data))
             if not own:
                 other.restore(state)
-            found = measured(other, asked.steps, paths, candidates, first=10**6 * (seed + 1))
+            found = measured(other, asked.steps, paths, first=10**6 * (seed + 1))
             kept[name, seed] = found.pop("moments")
             rows.append({"variant": name, "seed": seed, **found})
             print({k: round(v, 5) if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)
@@ -248,8 +197,9 @@ def steps(base: Config, asked: argparse.Namespace) -> dict[str, Any]:
 def zero(base: Config, asked: argparse.Namespace) -> dict[str, Any]:
     kept = []
     for seed in range(asked.seeds):
-        search = warmed(base.changed(seed=seed, **{"search.planted": PLANTED}), asked.warm_up)
-        kept.append(measured(search, asked.steps, 1, 2, first=10**6 * (seed + 1))["moments"])
+        sown = {"search.planted": PLANTED, "search.evaluated": len(CANDIDATES) + len(PLANTED)}
+        search = warmed(base.changed(seed=seed, **sown), asked.warm_up)
+        kept.append(measured(search, asked.steps, 1, first=10**6 * (seed + 1))["moments"])
     return harm_of_zero(kept, (*CANDIDATES, *PLANTED))
 
 
@@ -284,7 +234,7 @@ def main() -> None:
     torch.set_num_threads(1)
     base = load_config(asked.preset, settings=parse_settings(asked.set))
     if asked.what != "searches":
-        base = base.changed(**{"search.ratios": (0.9, 0.05, 0.05)})
+        base = base.changed(**{"search.ratios": (0.9, 0.05, 0.05), "search.evaluated": 2})
     settings = {name: vars(asked)[name] for name in ("preset", "set", "seeds", "steps", "warm_up")}
     found = {**settings, **{"steps": steps, "zero": zero, "searches": searches}[asked.what](base, asked)}
     print(json.dumps({k: v for k, v in found.items() if k != "rows"}))

@@ -167,7 +167,7 @@ class Search(Loop):
         stream = (self.settings.alpha_stream,) if self.settings.alpha_stream else ()
         draw = lambda what: generator(self.config.seed, f"architecture {what}", count, *stream)  # noqa: E731
         alpha = self.supernet.alpha
-        paths = self._architecture_paths(draw("paths"))
+        paths = self.architecture_paths(draw("paths"))
         order = torch.randperm(len(self.alpha_half), generator=draw("batch"))
         index = self.alpha_half[order[: self.settings.batch_size]]
         loss, alpha.grad = self.alpha_gradient(index, draw("views"), paths)
@@ -179,7 +179,8 @@ class Search(Loop):
         self.evidence.follow(on_host, self.alpha_on_host, paths)
         self.record(alpha_loss=loss)
 
-    def _architecture_paths(self, g: torch.Generator) -> Paths:
+    def architecture_paths(self, g: torch.Generator) -> Paths:
+        """Draw the paths of an architecture step: of as many candidates an edge as the settings evaluate."""
         given = self.supernet.alpha, self.supernet.present, g
         if self.settings.evaluated == 2:
             return sample_two_paths(*given, self.alpha_on_host)

@@ -15,7 +15,7 @@ import pandas as pd
 from sswp_lib.config import InputError, suggest
 from sswp_lib.paper.learnt import interval
 
-BASE = "as the preset"
+BASE = "two candidates an edge"  # the paper's
 
 
 @cache
@@ -29,8 +29,9 @@ def measured(what: str) -> dict[str, Any]:
 
 def steps() -> pd.DataFrame:
     """Return a row a kind of architecture step: the squared signal-to-noise ratio s^2 of what it says of an entry, how
-    many of the entries it says something of, its time, and s^2 a second, shares counted in, as multiples of the
-    preset's: of architecture steps alone, and of a search with one after every, or every fifth, weight step.
+    many of the entries it says something of, its time, and s^2 a second, shares counted in, as multiples of those of
+    the paper's two candidates: of architecture steps alone, and of a search with one after every, or every fifth,
+    weight step.
     """
     found = measured("steps")
     mean = pd.DataFrame(found["rows"]).groupby("variant", sort=False)[["s2", "share", "seconds"]].mean()
