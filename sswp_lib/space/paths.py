@@ -108,15 +108,19 @@ def sample_two_paths(
 
 def along(paths: Paths, candidates: tuple[str, ...]) -> Callable[..., Tensor | None]:
     """Return what runs on an edge, as networks call it: (row, edge, its operations by name, through) -> the edge's
-    output, or None where the edge is gone. `through(operation)` applies an operation to the edge's input.
+    output, or None where the edge is gone. `through(operation)` applies an operation to the edge's input; None is the
+    output of an operation that adds nothing.
 
-    Of two paths the inactive operation is only evaluated, and the gate gets its gradient by `mix`.
+    Of two paths the inactive operation is only evaluated, and the gate gets its gradient by `mix`, to which nothing is
+    a map of zeros.
     """
     active = paths.active.tolist()
     inactive = paths.inactive.tolist() if paths.inactive is not None else None
     gates = [row.unbind() for row in paths.gates.unbind()] if paths.gates is not None else None
 
-    def run(row: int, edge: int, operations: nn.ModuleDict, through: Callable[[nn.Module], Tensor]) -> Tensor | None:
+    def run(
+        row: int, edge: int, operations: nn.ModuleDict, through: Callable[[nn.Module], Tensor | None]
+    ) -> Tensor | None:
         if active[row][edge] < 0:
             return None
         output = through(operations[candidates[active[row][edge]]])
@@ -124,6 +128,8 @@ def along(paths: Paths, candidates: tuple[str, ...]) -> Callable[..., Tensor | N
             return output
         with torch.no_grad():
             other = through(operations[candidates[inactive[row][edge]]])
+        output = torch.zeros_like(other) if output is None else output
+        other = torch.zeros_like(output) if other is None else other
         return mix(output, other, gates[row][edge])
 
     return run
