@@ -155,15 +155,19 @@ def sampled_entries(paths: Paths) -> tuple[Tensor, Tensor]:
 
 def along(paths: Paths, candidates: tuple[str, ...]) -> Callable[..., Tensor | None]:
     """Return what runs on an edge, as networks call it: (row, edge, its operations by name, through) -> the edge's
-    output, or None where the edge is gone. `through(operation)` applies an operation to the edge's input.
+    output, or None where the edge is gone. `through(operation)` applies an operation to the edge's input; None is the
+    output of an operation that adds nothing.
 
-    Inactive operations are only evaluated, and the gates get their gradients by `mix` and `mix_many`.
+    Inactive operations are only evaluated, and the gates get their gradients by `mix` and `mix_many`, to which nothing
+    is a map of zeros.
     """
     active = paths.active.tolist()
     inactive = paths.inactive.tolist() if paths.inactive is not None else None
     gates = [row.unbind() for row in paths.gates.unbind()] if paths.gates is not None else None
 
-    def run(row: int, edge: int, operations: nn.ModuleDict, through: Callable[[nn.Module], Tensor]) -> Tensor | None:
+    def run(
+        row: int, edge: int, operations: nn.ModuleDict, through: Callable[[nn.Module], Tensor | None]
+    ) -> Tensor | None:
         if active[row][edge] < 0:
             return None
         output = through(operations[candidates[active[row][edge]]])
@@ -173,6 +177,8 @@ def along(paths: Paths, candidates: tuple[str, ...]) -> Callable[..., Tensor | N
             return output
         with torch.no_grad():
             others = [through(operations[candidates[k]]) for k in (beside if many else [beside])]
+        known = next(map_ for map_ in (output, *others) if map_ is not None)
+        output, *others = (torch.zeros_like(known) if map_ is None else map_ for map_ in (output, *others))
         return mix_many(output, others, gates[row][edge]) if many else mix(output, others[0], gates[row][edge])
 
     return run

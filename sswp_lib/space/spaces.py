@@ -63,20 +63,26 @@ class Space:
         return Choices(self.name, tuple(operations))
 
     def read(self, text: str) -> Choices:
-        """Read an architecture as JSON or in the space's own text; nothing is evaluated."""
+        """Read an architecture as `Choices.to_json` or the space's own `write` gives it; nothing is evaluated.
+
+        Raises:
+            InputError: anything else, another space, an unknown operation.
+        """
         if self.parse is not None and not text.lstrip().startswith("{"):
             return self.choices(self.parse(text))
         try:
             plain: Any = json.loads(text)
-            space, operations = plain["space"], list(plain["operations"])
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise InputError(
-                f'not an architecture of {self.name}: {short(text)}; expected {{"space": "{self.name}", '
-                '"operations": [...]}'
-            ) from None
-        if space != self.name:
-            raise InputError(f"an architecture of the space {short(space)}; expected one of {self.name!r}")
-        return self.choices(operations)
+        except (ValueError, RecursionError):
+            plain = None
+        match plain:
+            case {"space": space, "operations": [*operations], **other} if not other:
+                if space != self.name:
+                    raise InputError(f"an architecture of the space {short(space)}; expected one of {self.name!r}")
+                return self.choices(operations)
+        raise InputError(
+            f'not an architecture of {self.name}: {short(text)}; expected {{"space": "{self.name}", '
+            '"operations": [...]}'
+        )
 
     def everything(self) -> Iterator[Choices]:
         """Yield every architecture, in the order of its candidates, the last edge fastest."""
@@ -92,8 +98,12 @@ class Space:
 
     def draw_two(self, generator: torch.Generator) -> tuple[Choices, Choices]:
         """Draw two architectures that share no operation: on each edge two different candidates, uniform, drawn anew
-        until both are connected.
+        until both are connected. InputError: there is only one candidate.
         """
+        if len(self.candidates) < 2:
+            raise InputError(
+                f"{self.name} has the candidate {self.candidates[0]} alone; expected two or more to differ"
+            )
         while True:
             noise = torch.rand(len(self.edges), len(self.candidates), generator=generator)
             pair = noise.topk(2, dim=-1).indices
@@ -108,8 +118,11 @@ class Space:
         return Choices(self.name, tuple(self.candidates[k] for k in picks.tolist()))
 
     def paths(self, choices: Choices) -> Paths:
-        """Return the architecture as the paths of a network with every candidate: active (1, edges)."""
-        return Paths(torch.tensor([[self.candidates.index(name) for name in choices.operations]]))
+        """Return the architecture as the paths of a network with every candidate: active (1, edges). InputError: it is
+        none of this space.
+        """
+        operations = self.choices(choices.operations).operations
+        return Paths(torch.tensor([[self.candidates.index(name) for name in operations]]))
 
     def supernet(self, **size: Any) -> nn.Module:
         """Return the network with every candidate on every edge; `forward(x, paths)`."""
