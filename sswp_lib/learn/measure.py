@@ -18,6 +18,7 @@ from sswp_lib.learn.data import take
 from sswp_lib.learn.views import normalise
 from sswp_lib.space import CANDIDATES, Genotype, Network
 from sswp_lib.space.ops import BatchNorm, ReLUFirst
+from sswp_lib.space.resnest import WeightedSum
 
 
 @torch.no_grad()
@@ -74,13 +75,21 @@ def multiply_adds(model: nn.Module, image_size: int) -> int:
 def sizes(
     genotype: Genotype, init_channels: int, num_classes: int, image_size: int, stem: str = "cifar"
 ) -> dict[str, int]:
-    """Return the size of a genotype's network without building its weights.
+    """Return the size of a genotype's network without building its weights: see `sizes_of`."""
+    with torch.device("meta"):
+        network = Network(genotype, init_channels, num_classes, stem=stem)
+    return sizes_of(network, image_size)
+
+
+def sizes_of(network: nn.Module, image_size: int) -> dict[str, int]:
+    """Return the size of a network whose `forward` takes images alone, for one image of image_size x image_size.
+
+    The network may be one without weights, made under `torch.device("meta")`.
 
     Returns:
         {"parameters", "multiply_adds" (convolutions and linear layers), "elementwise"}. The last is what some tools
-        count beside
-        them for one image: two operations an output of BatchNorm, one of each operation's ReLU, one an output of
-            pooling.
+        count beside them: two operations an output of BatchNorm, one of each operation's ReLU, one an output of
+        pooling, one a product of attention and split.
     """
     elementwise = 0
 
@@ -88,15 +97,18 @@ def sizes(
         nonlocal elementwise
         if isinstance(module, ReLUFirst):  # its ReLU, though a cell computes that for several edges at once
             elementwise += inputs[0].numel()
+        elif isinstance(module, WeightedSum):
+            elementwise += inputs[1].numel()
         else:
             elementwise += output.numel() * (2 if isinstance(module, BatchNorm) else 1)
 
-    with torch.device("meta"):
-        network = Network(genotype, init_channels, num_classes, stem=stem)
-    for module in network.modules():
-        if isinstance(module, BatchNorm | ReLUFirst | nn.ReLU | nn.MaxPool2d | nn.AvgPool2d):
-            module.register_forward_hook(count)
-    found = {"parameters": parameters(network), "multiply_adds": multiply_adds(network, image_size)}
+    counted = BatchNorm | ReLUFirst | nn.ReLU | nn.MaxPool2d | nn.AvgPool2d | WeightedSum
+    handles = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, counted)]
+    try:
+        found = {"parameters": parameters(network), "multiply_adds": multiply_adds(network, image_size)}
+    finally:
+        for handle in handles:
+            handle.remove()
     return found | {"elementwise": elementwise}
 
 

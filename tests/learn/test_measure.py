@@ -17,9 +17,11 @@ from sswp_lib.learn.measure import (
     parameters,
     peak_memory,
     sizes,
+    sizes_of,
     skip_share,
 )
 from sswp_lib.space import CANDIDATES, Genotype, Network, SuperNet
+from sswp_lib.space.ops import BatchNorm
 
 
 def test_accuracy_counts_top_1_and_top_5():
@@ -138,6 +140,19 @@ def test_sizes_without_weights_are_those_with():
     genotype = Genotype.published("DARTS_V1", 3)
     network, found = Network(genotype, 4, 7, stem="imagenet"), sizes(genotype, 4, 7, 64, stem="imagenet")
     assert found["parameters"] == parameters(network) and found["multiply_adds"] == multiply_adds(network, 64)
+
+
+def test_sizes_of_a_network_of_any_kind_and_again():
+    """Eight channels at 8x8 pixels through a convolution, BatchNorm, ReLU and a pool; nothing is left hanging on it."""
+    layers = [nn.Conv2d(3, 8, 3, padding=1, bias=False), BatchNorm(8), nn.ReLU(), nn.MaxPool2d(2)]
+    network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(8 * 16, 2))
+    expected = {
+        "parameters": 3 * 8 * 9 + 16 + 8 * 16 * 2 + 2,
+        "multiply_adds": 64 * 3 * 8 * 9 + 8 * 16 * 2,
+        "elementwise": 3 * 8 * 64 + 8 * 16,
+    }
+    assert sizes_of(network, 8) == sizes_of(network, 8) == expected
+    assert not any(module._forward_hooks for module in network.modules())
 
 
 def test_elementwise_operations_by_hand():
