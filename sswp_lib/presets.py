@@ -19,7 +19,7 @@ DATA_DEFAULTS: dict[str, dict[str, Any]] = {
     # a digit is not its mirror image and has no colour; mild crops, or a digit is lost; all ours. At their own 8x8
     # pixels contrast finds far better features in far less time than on digits enlarged to 16x16 (linear probe on two
     # labels a class: 74 % against 66 %). Training's shift of 1 is DARTS's 4 pixels of 32. Views have none beside their
-    # crops: with it an architecture step's signal is less than half as strong, and two searches agree on less.
+    # crops: with it an architecture step's signal is about half as strong, and two searches agree on less.
     "digits": {
         "data.image_size": 8, "data.views.crop_scale": (0.8, 1.0), "data.views.rotation": 15.0,
         **{f"data.views.{name}": value for name, value in PLAIN_VIEWS.items()}, "train.cutout": 0, "train.shift": 1,
@@ -44,9 +44,9 @@ _SMALL: dict[str, Any] = {  # shared by the presets that are not the paper's; ou
 _DIGITS: dict[str, Any] = {  # shared by `quick` and `night`
     **_SMALL, "data.name": "digits", "model.init_channels": 8, "model.num_cells": 3, "model.projection_dim": 64,
     "search.batch_size": 64, "search.lr": 0.1, "search.temperature": 0.5,
-    # Alpha needs a hundred updates an entry and more before two seeds agree. A step that evaluates all seven candidates
-    # of an edge says seven times as much of alpha as one that evaluates the paper's two, for 2.2 times its seconds;
-    # larger batches and several paths a step cost as much as they bring (benchmarks/alpha_signal.py, notebook 01).
+    # A step that evaluates all seven candidates of an edge says seven times as much of alpha as one that evaluates the
+    # paper's two, for 2.2 times its seconds; larger batches and several paths a step cost as much as they bring
+    # (benchmarks/alpha_signal.py, notebook 01).
     "search.evaluated": 7, "search.alpha_every": 3, "search.alpha_lr": 0.02,
     # Short, so most steps must see fixed cells. Tried with 5 cells, whose last is fixed when hardly any learning rate
     # is left: linear probe on two labels a class 59 % against 72 %; with a final learning rate of 0.03 besides, 55 to
@@ -64,7 +64,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "train.epochs": 6, "train.batch_size": 20, "train.labels_per_class": 2, "train.validation": 0.2,
     },
     "quick": {**_DIGITS, "search.epochs": 130},
-    "night": {**_DIGITS, "search.epochs": 240},
+    # long enough for the paper's two candidates; its ablations, which are short, evaluate all
+    "night": {**_DIGITS, "search.epochs": 240, "search.evaluated": 2, "search.alpha_every": 1},
     "cifar": {
         **_SMALL, "data.name": "cifar10", "model.init_channels": 16, "model.num_cells": 8,
         "search.epochs": 100, "search.batch_size": 256, "search.lr": 0.1, "search.alpha_lr": 0.005,
@@ -97,6 +98,8 @@ STUDIES: dict[str, dict[str, dict[str, Any]]] = {
         "night": {
             **_AS_PAPER,
             "search.epochs": 40,
+            "search.evaluated": 7,
+            "search.alpha_every": 2,
             "train.labels_per_class": 10,
             "train.epochs": 30,
             "train.batch_size": 50,
