@@ -2,7 +2,7 @@
 
     python benchmarks/alpha_signal.py steps --preset quick --warm-up 60 --steps 500 --into sswp_lib/paper/signal.json
     python benchmarks/alpha_signal.py zero --preset quick --warm-up 60 --steps 1000 --into sswp_lib/paper/signal.json
-    python benchmarks/alpha_signal.py searches --preset night --set search.epochs=40 --seeds 4 --into ...
+    python benchmarks/alpha_signal.py searches --preset quick --set search.epochs=40 --seeds 4 --into ...
 
 *steps*: weights are learnt along uniform paths (by other views or another temperature where a variant has them), then
 held; alpha stays 0. From many architecture steps at these weights each entry of alpha has the mean and the variance of
@@ -15,7 +15,7 @@ weights' own. Run it on one core (taskset) with one thread.
 
 *zero*: the mean gradient of a planted operation that returns zero says on which edges it truly does harm.
 
-*searches*: whole searches by other settings of alpha's steps: how far those of several seeds agree, and their seconds.
+*searches*: whole searches by other settings of alpha's steps: how far those of several seeds agree.
 """
 
 from __future__ import annotations
@@ -214,7 +214,6 @@ def searches(base: Config, asked: argparse.Namespace) -> dict[str, Any]:
             "operations": learnt.by_operation(found),
             "updates": float(learnt.by_cell(found)["updates of an entry"].iloc[-1]),
             "entropy": float(np.mean([r.result["alpha"]["entropy"] for r in found])),
-            "seconds": float(np.median([r.provenance["seconds"] for r in found])),
         })  # fmt: skip
         print(rows[-1], flush=True)
     return {"rows": rows}
