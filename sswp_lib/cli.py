@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from sswp_lib.config import DATASETS, InputError, RunError, setting_names, short
-from sswp_lib.presets import PRESETS, load_config, parse_settings
+from sswp_lib.presets import METHODS, PRESETS, load_config, parse_settings
 
 STOPPED = 130  # what typer makes of Ctrl-C
 NAMED = 10  # damaged records that are named with their reason
@@ -33,6 +33,7 @@ Preset = Annotated[str, typer.Option(help=f"Where settings start from: {', '.joi
 DataName = Annotated[
     str | None, typer.Option("--data", help=f"Images: {', '.join(DATASETS)}. The preset's own if left out.")
 ]
+Method = Annotated[str, typer.Option(help=f"How to search: {', '.join(METHODS)}.")]
 Seed = Annotated[int, typer.Option(min=0, help="Every random number of the run follows from it.")]
 Settings = Annotated[
     list[str] | None,
@@ -50,17 +51,21 @@ Fresh = Annotated[bool, typer.Option("--fresh", help="Do the run even if it is f
 
 @app.command()
 def search(
-    preset: Preset = "quick", data: DataName = None, seed: Seed = 0, settings: Settings = None, device: Device = None,
-    quiet: Quiet = False, tensorboard: Board = False, fresh: Fresh = False,
+    preset: Preset = "quick", data: DataName = None, method: Method = "sswp", seed: Seed = 0,
+    settings: Settings = None, device: Device = None, quiet: Quiet = False, tensorboard: Board = False,
+    fresh: Fresh = False,
 ) -> None:  # fmt: skip
-    """Search an architecture and its concomitant weights.
+    """Search an architecture and its concomitant weights: by the paper's method (sswp), or by the relaxation that runs
+    all candidates at once, from labels (darts) or by contrast (ssnas).
 
     Example: `sswp search --data folder:my_images --set search.epochs=40`. Leaves runs/NAME/ with record.json,
     genotype.json, weights.safetensors and history.jsonl, and prints NAME and a summary.
     """
     from sswp_lib.runs import runs
 
-    config = load_config(preset, data, seed, parsed(settings, {"seed": ("--seed", seed or None)}))
+    named = None if method == "sswp" else method
+    given = parsed(settings, {"seed": ("--seed", seed or None), "search.method": ("--method", named)})
+    config = load_config(preset, data, seed, given, method=given.get("search.method", method))
     print_record(runs.search(config, checked_device(device), quiet, tensorboard, fresh))
 
 
@@ -292,7 +297,8 @@ def taken_over(source, data: str | None) -> dict[str, object]:
     name, kept = found.get("name"), {"image_size": found["image_size"]}
     if data in (None, name) or (name == "folder" and str(data).startswith("folder:")):
         kept = {"classes": None} | {key: value for key, value in found.items() if key not in ("name", "content")}
-    return dotted({"data": kept, "model": source.config["model"], "search": source.config.get("search", {})})
+    searched = {name: source.config[name] for name in ("search", "relaxed") if name in source.config}
+    return dotted({"data": kept, "model": source.config["model"], **searched})
 
 
 def dotted(values: dict[str, Any], prefix: str = "") -> dict[str, object]:
@@ -319,7 +325,7 @@ def print_record(record) -> None:
     for name, value in record.result.items():
         if name == "evidence":  # of which the rest is a number an entry of alpha
             value = {part: value[part] for part in ("drift", "margin")}
-        if name not in ("genotype", "pruned_at"):
+        if name not in ("genotype", "pruned_at", "mixture"):
             typer.echo(f"  {name}: {json.dumps(value)}")
 
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, ValidationError, field_validator, model_validator
 
+from sswp_lib.methods import Relaxed, check_method, check_relaxed
 from sswp_lib.settings import (  # noqa: F401, others ask for them here
     InputError,
     OneLine,
@@ -94,6 +95,9 @@ class Model(Section):
 
 
 class Search(Section):
+    method: Literal["sswp", "darts", "ssnas"] = (
+        "sswp"  # the paper's; others have a section of their own beside this one
+    )
     objective: Literal["simclr", "supervised", "byol"] = "simclr"  # section 3.3
     epochs: StrictInt = Field(300, ge=1)  # section 4.1
     batch_size: StrictInt = Field(96, ge=2)  # Table 5; images, so twice as many views
@@ -137,8 +141,15 @@ class Search(Section):
 
     @model_validator(mode="after")
     def _phases(self) -> Search:
-        ratios, few = list(self.ratios), 2 if self.prune == "none" else 3
         different("planted", self.planted)
+        check_method(self.method, self.objective, self.planted, self.alpha_stream)
+        refuse(rising(self.lr, self.min_lr))
+        if self.method == "sswp":
+            self._check_ratios()
+        return self
+
+    def _check_ratios(self) -> None:
+        ratios, few = list(self.ratios), 2 if self.prune == "none" else 3
         candidates = NUM_CANDIDATES + len(self.planted)
         example = [0.2, 0.8] if few == 2 else [0.2, 0.4, 0.4]
         refuse(
@@ -158,9 +169,7 @@ class Search(Section):
             (learning >= pruning,
              f"epochs {self.epochs} at ratios {ratios} leave none in which alpha is learnt before the first cell is "
              f"pruned, so that nothing is searched; expected a larger second part{enough}"),
-            rising(self.lr, self.min_lr),
         )  # fmt: skip
-        return self
 
 
 class Train(Section):
@@ -238,6 +247,7 @@ class Config(Section):
     data: Data = Data()
     model: Model = Model()
     search: Search = Search()
+    relaxed: Relaxed = Relaxed()
     train: Train = Train()
     seed: StrictInt = Field(0, ge=0, lt=2**32)  # NumPy's range
 
@@ -256,6 +266,7 @@ class Config(Section):
              f"train.shift {train.shift} moves images of {size} pixels by more than half; expected at most {half}"),
             (used and train.cutout > size,
              f"train.cutout {train.cutout} is larger than images of {size} pixels; expected e.g. {half} or 0"),
+            *check_relaxed(self.relaxed, self.search.method, self.model.num_cells, size, self.model.precision),
         )  # fmt: skip
         return self
 

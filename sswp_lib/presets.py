@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-from sswp_lib.config import Config, InputError, suggest
+from sswp_lib.config import Config, InputError, setting_names, suggest
+from sswp_lib.methods import NOT_RELAXED, RELAXED
 
 PLAIN_VIEWS = {"flip": False, "jitter_p": 0.0, "grey_p": 0.0, "blur_p": 0.0}
 
@@ -75,6 +76,32 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+# What the relaxation changes in a preset. DARTS's own 50 epochs are 19,500 steps, in which Adam can carry an entry of
+# alpha as far as 6; the smaller presets have fewer epochs than their searches by paths, for an iteration runs every
+# candidate twice, and a learning rate of 6 / steps that makes up for it. All but `paper` is ours.
+_RELAXED: dict[str, dict[str, Any]] = {
+    "smoke": {"search.epochs": 3, "relaxed.alpha_lr": 0.2},
+    "quick": {"search.epochs": 40, "relaxed.alpha_lr": 0.015},
+    "night": {"search.epochs": 80, "relaxed.alpha_lr": 0.0075},
+    "cifar": {"search.epochs": 50, "relaxed.alpha_lr": 0.0012},
+    "paper": {
+        "search.epochs": 50, "search.batch_size": 64, "search.lr": 0.025, "search.min_lr": 0.001,
+        "search.weight_decay": 3e-4, "relaxed.init_channels": 16, "relaxed.num_cells": 8,
+    },
+}  # fmt: skip
+# What a method of search changes in a preset: {method: {preset: settings}}. SSNAS searches as DARTS does, with batches
+# of 32 or 64 images; it names no temperature: 0.5 is ours, and SimCLR's on CIFAR-10.
+METHODS: dict[str, dict[str, dict[str, Any]]] = {
+    "sswp": {preset: {"search.method": "sswp"} for preset in PRESETS},
+    "darts": {
+        preset: {**own, "search.method": "darts", "search.objective": "supervised"} for preset, own in _RELAXED.items()
+    },
+    "ssnas": {
+        preset: {**own, "search.method": "ssnas", "search.objective": "simclr", "search.temperature": 0.5}
+        for preset, own in _RELAXED.items()
+    },
+}
+
 _AS_PAPER: dict[str, Any] = {"search.ratios": (0.2, 0.4, 0.4), "search.edges": "all"}
 
 # What comparisons change in a preset. Ablations compare many searches: they keep the paper's ratios and edges at a size
@@ -137,15 +164,18 @@ def load_config(
     seed: int = 0,
     settings: dict[str, Any] | None = None,
     study: str | None = None,
+    method: str | None = None,
 ) -> Config:
     """Return a preset's configuration for a data set, with single settings replaced.
 
     What the data set asks for (its size, its views) comes first, then the preset, then what a `study`, one of STUDIES,
-    changes in it, then `settings`. The data set is `data`, or that of the settings, or the preset's own.
+    changes in it, then what a `method` of search, one of METHODS, does, then `settings`. The data set is `data`, or
+    that of the settings, or the preset's own; so is the method, which is the paper's if neither names one.
 
     Raises:
-        InputError: an unknown preset, data set, study or setting (the nearest name is given), a value out of range, or
-            no validation part where the study chooses learning rates by it.
+        InputError: an unknown preset, data set, study, method or setting (the nearest name is given), a value out of
+            range, a setting that the method has no use for, or no validation part where the study chooses learning
+            rates by it.
     """
     if preset not in PRESETS:
         raise InputError(f"unknown preset {preset!r}{suggest(preset, PRESETS)}")
@@ -159,6 +189,7 @@ def load_config(
         **DATA_DEFAULTS.get(str(name), {}),
         **PRESETS[preset],
         **(STUDIES[study].get(preset, {}) if study else {}),
+        **_of_method(method, preset, settings or {}),
         "data.name": name,
         "seed": seed,
         **(settings or {}),
@@ -170,6 +201,27 @@ def load_config(
             "training images, e.g. train.validation=0.1"
         )
     return config
+
+
+def _of_method(method: str | None, preset: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return what the method of search changes in a preset; InputError where a setting is of no use to it."""
+    named = settings.get("search.method", method)
+    if method not in (None, named):
+        raise InputError(f"method {method!r} and search.method={named!r} are both given; expected one of them")
+    if named is None:
+        return {}
+    if named not in METHODS:
+        raise InputError(f"unknown method {named!r}{suggest(str(named), METHODS)}")
+    passed_over = [f"search.{name}" for name in NOT_RELAXED] if named in RELAXED else []
+    users = ", ".join(other for other in METHODS if (other in RELAXED) != (named in RELAXED))
+    for name in settings:
+        if name in passed_over or (name.startswith("relaxed.") and named not in RELAXED):
+            own = name.replace("search.", "relaxed.")
+            instead = f", or set {own}" if own != name and own in setting_names() else ""
+            raise InputError(
+                f"{name} is of no use to method {named!r}; leave it out{instead}, or choose another method: {users}"
+            )
+    return METHODS[named][preset]
 
 
 def load_slice(preset: str, settings: dict[str, Any] | None = None, study: str | None = None) -> Config | None:

@@ -79,8 +79,9 @@ def _backward(loss: Tensor) -> None:
         leaf.grad = grad if leaf.grad is None else leaf.grad + grad
 
 
-def _grad(loss: Tensor, leaf: Tensor, **_) -> tuple[Tensor]:
-    return (_gradients(loss)[leaf],)
+def _grad(loss: Tensor, leaves: Tensor | list[Tensor], **_) -> tuple[Tensor, ...]:
+    found = _gradients(loss)
+    return tuple(found[leaf] for leaf in ([leaves] if isinstance(leaves, Tensor) else leaves))
 
 
 @torch.no_grad()
@@ -97,8 +98,8 @@ def _gradients(loss: Tensor) -> dict[Tensor, Tensor]:
     while ready:
         node = ready.pop()
         inputs = given.pop(node, {})
-        shapes = [(list(meta.shape), meta.dtype) for meta in node._input_metadata]
-        grads = [inputs[i].sum_to_size(s).to(kind) if i in inputs else None for i, (s, kind) in enumerate(shapes)]
+        kinds = [meta.dtype for meta in node._input_metadata]
+        grads = [inputs[i].to(kind) if i in inputs else None for i, kind in enumerate(kinds)]
         if hasattr(node, "variable"):
             found[node.variable] = grads[0]
             continue
@@ -109,6 +110,7 @@ def _gradients(loss: Tensor) -> dict[Tensor, Tensor]:
                 continue
             slots = given.setdefault(later, {})
             if grad is not None:
+                grad = grad.sum_to_size(list(later._input_metadata[number].shape))  # of a number that scaled maps, say
                 slots[number] = slots[number] + grad if number in slots else grad
             waiting[later] -= 1
             if not waiting[later]:

@@ -21,7 +21,7 @@ SPACE = [
     ["planted"],
     ["cell", "paths"],
     ["spaces"],
-    ["supernet", "network", "bench201", "resnest"],
+    ["supernet", "mixed", "network", "bench201", "resnest"],
 ]  # downwards; beside one another where in one list
 PROJECT = PACKAGE.parent / "pyproject.toml"
 ENVIRONMENT = PACKAGE.parent / "environment.yml"

@@ -1,13 +1,18 @@
 """The benchmark's reference computes what the library computes, or comparing their speed would mean nothing."""
 
+import functools
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+import sswp_lib.learn.relaxed
+from sswp_lib.space import MixedNet
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
+import relaxed
 from reference import LeanSteps, ReferenceNet, ReferenceSteps
 from step import CompactSteps, LibrarySteps, agreement, table, with_ratio
 
@@ -98,3 +103,17 @@ def test_ratio_above_one_means_the_library_does_better():
     assert len({len(line) for line in lines}) == 1
     assert lines[0].split() == ["what", "unit", "library", "reference", "ratio", "lean", "reference", "ratio"]
     assert lines[1].split() == ["a", "s", "1.000", "3.000", "3.000", "2.000", "2.000"]
+
+
+def test_relaxed_steps_are_measured_beside_those_by_paths(monkeypatch):
+    few = functools.partial(MixedNet, candidates=("none", "sep_conv_3x3"))
+    monkeypatch.setattr(sswp_lib.learn.relaxed, "MixedNet", few)
+    sides = relaxed.sides_at((2, 3, 8), "smoke", torch.device("cpu"))
+    assert list(sides) == ["sswp", "ssnas, order 1", "ssnas, order 2", "darts, order 1", "darts, order 2"]
+    both = {side: steps for side, steps in sides.items() if side.startswith("darts")}
+    rows = relaxed.measured(both, 1, torch.device("cpu"))
+    assert [row["what"] for row in rows] == [
+        f"darts, order {i}, {step}" for i in (1, 2) for step in ("weights", "alpha")
+    ]
+    found = relaxed.ratios(rows, "darts")
+    assert found["alpha step, time"] > 2 and found["alpha step, memory"] > 1 and found["iteration, time"] > 1

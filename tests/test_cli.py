@@ -12,7 +12,7 @@ from tiny_runs import ON_FOLDER, TINY_RUN, genotype_file, images, plain, stop_at
 
 from sswp_lib.config import setting_names
 from sswp_lib.learn.search import Search
-from sswp_lib.presets import PRESETS
+from sswp_lib.presets import METHODS, PRESETS
 from sswp_lib.runs import runs
 from sswp_lib.space import Genotype, published_cells
 
@@ -52,6 +52,29 @@ def test_search_then_train_then_runs_and_show(call, runs_folder):
     assert status == 0 and name in out and trained in out and "test" in out
     status, out, _ = call("show", name[:9])
     assert status == 0 and json.loads(out)["result"] == runs.find(name).result and "history" not in json.loads(out)
+
+
+def test_search_by_another_method(call, refused, monkeypatch):
+    """The method's defaults come with it; what it has no use for is refused."""
+    few = {"search.epochs": 1, "search.batch_size": 600, "model.init_channels": 2, "search.calibration_batches": 1}
+    arguments = [
+        "--preset", "smoke", "--device", "cpu", "--quiet", *(w for k, v in few.items() for w in ("--set", f"{k}={v}"))
+    ]  # fmt: skip
+    status, out, err = call("search", "--method", "darts", *arguments)
+    record = runs.find(out.splitlines()[0])
+    assert status == 0, err
+    assert (record.config["search"]["method"], record.config["search"]["objective"]) == ("darts", "supervised")
+    assert record.config["relaxed"]["alpha_lr"] == METHODS["darts"]["smoke"]["relaxed.alpha_lr"]
+    assert "  skip_share: " in out and "mixture" not in out and "genotype" not in out
+    status, out, err = call("search", *arguments, "--set", "search.method=darts")
+    assert status == 0 and runs.find(out.splitlines()[0]) == record, err
+    status, out, err = call("train", record.name, *arguments[:5], "--set", "train.epochs=1")
+    assert status == 0 and runs.find(out.splitlines()[0]).genotype == record.genotype, err
+    assert "unknown method 'dart'" in refused("search", "--method", "dart", *arguments)
+    line = refused("search", "--method", "ssnas", *arguments, "--set", "search.method=darts")
+    assert "--method ssnas and --set search.method='darts' are both given" in line
+    assert "set relaxed.alpha_lr" in refused("search", "--method", "ssnas", *arguments, "--set", "search.alpha_lr=0.1")
+    assert "of no use to method 'sswp'" in refused("search", *arguments, "--set", "relaxed.order=2")
 
 
 def test_runs_without_any_says_how_to_start(call):

@@ -7,8 +7,10 @@ from itertools import product
 import pytest
 
 from sswp_lib.config import DATASETS, Config, InputError, setting_names, validated
-from sswp_lib.presets import CHOOSING_RATES, DATA_DEFAULTS, PRESETS, STUDIES, load_config, parse_settings
+from sswp_lib.methods import RELAXED
+from sswp_lib.presets import CHOOSING_RATES, DATA_DEFAULTS, METHODS, PRESETS, STUDIES, load_config, parse_settings
 
+LABELLED = {"search.method": "darts", "search.objective": "supervised"}
 NO_LABELS = {"train.objective": "simclr", "train.init": "concomitant"}
 PROBE = {"train.freeze": "backbone", "train.init": "concomitant"}
 
@@ -78,6 +80,21 @@ REFUSED = [
     ({"search.prune": "backward", "search.ratios": (0.6, 0.001, 0.399)}, "leave none in which alpha is learnt"),
     ({"search.prune": "none", "search.ratios": (1.0, 0.0)}, "leave none in which alpha is learnt"),
     ({"search.prune": "none", "search.ratios": (0.9, 0.1), "search.epochs": 5}, "epochs 5 at ratios [0.9, 0.1]"),
+    # what does not fit a method
+    ({"search.method": "pdarts"}, "search.method", "'sswp', 'darts' or 'ssnas'"),
+    ({"search.method": "ssnas", "search.objective": "supervised"}, "learns by the objective 'simclr', not 'supervised'",
+     "method='darts'"),
+    ({"search.method": "darts"}, "learns by the objective 'supervised', not 'simclr'", "method='ssnas'"),
+    ({"search.method": "ssnas", "search.objective": "byol"}, "not 'byol'", "method='sswp'"),
+    ({"search.method": "ssnas", "search.planted": ("zero",)}, "planted ['zero']", "method 'ssnas' expects none"),
+    ({"search.method": "ssnas", "search.alpha_stream": 1}, "alpha_stream 1", "expected 0, or method='sswp'"),
+    ({"search.method": "ssnas", "model.num_cells": 2}, "2 cells to search in", "relaxed.num_cells=3 or more"),
+    ({"relaxed.num_cells": 2}, "relaxed.num_cells", "got 2"),
+    ({"relaxed.order": 3}, "relaxed.order", "got 3"), ({"relaxed.order": True}, "relaxed.order", "got True"),
+    ({"relaxed.init_channels": 3}, "relaxed.init_channels", "multiple of 2"),
+    ({"search.method": "ssnas", "relaxed.order": 2, "model.precision": "bfloat16"}, "bfloat16 rounds away",
+     "relaxed.order=1"),
+    ({**LABELLED, "relaxed.shift": 17}, "relaxed.shift 17 moves images of 32 pixels", "expected at most 16"),
     # labels, validation and what is learnt
     ({"train.labels": 0.1, "train.labels_per_class": 2}, "labels 0.1 and labels_per_class 2 are both given"),
     ({"train.freeze": "backbone"}, "init 'random' probes features that nothing has learnt"),
@@ -121,6 +138,9 @@ def test_settings_without_sense_are_refused_in_one_line(settings, words):
     {**PROBE, "train.batch_size": 1},  # no auxiliary head, and drop-path off, whatever they say
     {"train.batch_size": 1, "train.auxiliary": 0.0}, {**NO_LABELS, "data.image_size": 8},  # no cutout of its own
     {"train.augment": "crop", "train.shift": 0, "train.cutout": 0},
+    {**LABELLED, "search.epochs": 1},  # ratios are passed over
+    {**LABELLED, "model.num_cells": 2, "relaxed.num_cells": 3},
+    {"search.method": "ssnas", "relaxed.shift": 17}, {"relaxed.order": 2, "model.precision": "bfloat16"},
     {"model.num_cells": 1}, {"data.image_size": 33}, {"data.image_size": 32, "model.stem": "imagenet"},
 ])  # fmt: skip
 def test_what_a_researcher_may_mean_is_taken(settings):
@@ -135,6 +155,48 @@ def test_every_preset_is_valid_on_every_data_set_in_every_study(preset, data):
     assert [study for study in CHOOSING_RATES if not 0 < configs[study].train.validation <= 0.2] == []
     few = configs["few_labels"].train
     assert few.labels == 0.1 if few.labels_per_class is None else few.labels_per_class <= 10
+
+
+@pytest.mark.parametrize(("preset", "method"), product(PRESETS, METHODS))
+def test_every_method_is_valid_at_every_preset(preset, method):
+    for data in DATASETS[:-1]:
+        config = load_config(preset, data, method=method)
+        assert config.search.method == method and config == load_config(
+            preset, data, settings={"search.method": method}
+        )
+        assert method == "sswp" or config.search.objective == RELAXED[method]
+    assert load_config(preset, method="sswp") == load_config(preset)
+
+
+def test_dartss_recipe_is_that_of_the_paper_preset():
+    """SSNAS's is the same but for the labels; smaller presets give alpha as long a way in fewer steps."""
+    darts, ssnas = (load_config("paper", method=method) for method in ("darts", "ssnas"))
+    s, r = darts.search, darts.relaxed
+    assert (s.epochs, s.batch_size, s.lr, s.min_lr, s.momentum, s.weight_decay, s.grad_clip, s.schedule) == (
+        50, 64, 0.025, 0.001, 0.9, 3e-4, 5.0, "epoch"
+    )  # fmt: skip
+    assert (r.alpha_lr, r.alpha_beta1, r.alpha_beta2, r.alpha_weight_decay) == (3e-4, 0.5, 0.999, 1e-3)
+    assert (r.order, r.split, r.init_channels, r.num_cells) == (1, "halves", 16, 8)
+    assert ssnas.relaxed == r and ssnas.search.temperature == 0.5
+    same = {"search.method": "darts", "search.objective": "supervised", "search.temperature": s.temperature}
+    assert ssnas.changed(**same) == darts
+    for preset, images in (("smoke", 1347), ("quick", 1347), ("night", 1347), ("cifar", 50_000), ("paper", 50_000)):
+        config = load_config(preset, method="ssnas")
+        steps = config.search.epochs * (images // 2 // config.search.batch_size)
+        assert config.relaxed.alpha_lr * steps == pytest.approx(6, rel=0.05)
+
+
+@pytest.mark.parametrize(("method", "settings", "words"), [
+    ("dart", {}, ["unknown method 'dart'; did you mean 'darts'?"]),
+    ("darts", {"search.method": "ssnas"}, ["method 'darts' and search.method='ssnas' are both given"]),
+    ("darts", {"search.alpha_lr": 0.1}, ["no use to method 'darts'", "set relaxed.alpha_lr", "another method: sswp"]),
+    (None, {"search.method": "ssnas", "search.ratios": (0.5, 0.5)}, ["search.ratios", "leave it out, or choose"]),
+    ("sswp", {"relaxed.order": 2}, ["relaxed.order is of no use to method 'sswp'", "darts, ssnas"]),
+])  # fmt: skip
+def test_settings_of_no_use_to_a_method_are_refused(method, settings, words):
+    with pytest.raises(InputError) as error:
+        load_config("quick", settings=settings, method=method)
+    assert [word for word in words if word not in str(error.value)] == []
 
 
 def test_studies_that_choose_rates_ask_for_a_validation_part():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import pytest
@@ -9,8 +10,10 @@ import torch
 from fake_card import fake_card
 
 import sswp_lib.learn.footprint as footprint
-from sswp_lib.learn import Search, Training, loop
-from sswp_lib.space import Genotype, SuperNet
+import sswp_lib.learn.relaxed as relaxed
+from sswp_lib.learn import RelaxedSearch, Search, Training, loop
+from sswp_lib.methods import RELAXED
+from sswp_lib.space import Genotype, MixedNet, SuperNet
 
 DARTS = Genotype.published("DARTS_V2", 2)
 SETTINGS = {  # few operations: each costs a fake card a hundred times what it costs a CPU
@@ -71,6 +74,37 @@ def test_a_whole_search(config, data, card, objective, precision):
     }  # fmt: skip
     assert search.supernet.present.device.type == search.alpha_on_host.device.type == "cpu"
     assert on_cpu(weights) and result["architecture_steps"] == [1, 1]
+
+
+def relaxed_search(config, data, monkeypatch, method: str, **settings) -> RelaxedSearch:
+    """A search in three cells with two candidates; on a fake card eight would take long."""
+    few = functools.partial(MixedNet, candidates=("none", "sep_conv_3x3"))
+    monkeypatch.setattr(relaxed, "MixedNet", few)
+    own = {"search.method": method, "search.objective": RELAXED[method], "relaxed.num_cells": 3, "search.epochs": 2}
+    return RelaxedSearch(config.changed(**SETTINGS | own | settings), on_card(data), "cuda")
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"), [("ssnas", {"model.precision": "bfloat16"}), ("darts", {"relaxed.order": 2})]
+)
+def test_a_whole_relaxed_search(config, data, card, monkeypatch, method, settings):
+    search = relaxed_search(config, data, monkeypatch, method, **settings)
+    steps_of(search, 1)
+    search.restore(search.state())
+    result, weights = run(search)
+    assert {p.device.type for p in search.supernet.parameters()} == {"cuda"}
+    assert {t.device.type for s in search.optimizer.state.values() for t in s.values()} == {"cuda"}
+    assert on_cpu(weights) and len(result["genotype"]["cells"]) == 2
+
+
+def test_a_relaxed_search_waits_for_nothing(config, data, card, monkeypatch):
+    """Alpha never leaves the card within an epoch; losses are looked at now and then."""
+    monkeypatch.setattr(loop, "CHECK_EVERY", 6)
+    search = relaxed_search(config, data, monkeypatch, "ssnas", **{"relaxed.order": 2, "search.batch_size": 20})
+    for expected in (0, 1):  # three numbers an iteration
+        card.waits.clear()
+        steps_of(search, 1)
+        assert card.waits == [READ] * expected
 
 
 @pytest.mark.parametrize(

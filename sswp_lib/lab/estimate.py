@@ -17,9 +17,10 @@ import torch
 from sswp_lib.config import Config
 from sswp_lib.learn.data import load
 from sswp_lib.learn.loop import Loop
-from sswp_lib.learn.recipes import PRETRAINED, pretraining
-from sswp_lib.learn.search import Search
+from sswp_lib.learn.recipes import PRETRAINED, pretraining, sections
+from sswp_lib.learn.searches import SEARCHES
 from sswp_lib.learn.train import Training
+from sswp_lib.methods import RELAXED
 from sswp_lib.paper import beyond, setups, studies, tables
 from sswp_lib.paper.setups import Setup
 from sswp_lib.paper.studies import Job
@@ -160,7 +161,8 @@ def _cost(job: Job, counted: set) -> float:
     total = 0.0
     if job.search and runs.finished(job.search) is None:
         total += _cost(Job({}, job.search), counted)
-    key = (repr(job.config.part("data", "model", "search" if job.source is None else "train")), repr(job.source))
+    parts = sections(job.config, "search" if job.source is None else "train")
+    key = (repr(job.config.part(*parts)), repr(job.source))
     if key in counted:
         return total
     counted.add(key)
@@ -193,7 +195,8 @@ def _plain(job: Job) -> Config:
 def _steps(job: Job) -> int:
     config, count = job.config, len(load(job.config.data).train)
     if job.source is None:
-        return config.search.epochs * (count // 2 // config.search.batch_size)
+        whole = config.search.method in RELAXED and config.relaxed.split == "same"
+        return config.search.epochs * ((count if whole else count // 2) // config.search.batch_size)
     t, classes = config.train, len(load(config.data).classes)
     count = count // 2 if t.half else count
     labelled = t.labels_per_class * classes if t.labels_per_class else count * (1 - t.validation) * t.labels
@@ -206,7 +209,7 @@ def _step_seconds(config: Config, training: bool) -> float:
     loop: Loop = (
         Training(config, data, Genotype.published("DARTS_V2", config.model.num_cells), device=device)
         if training
-        else Search(config, data, device)
+        else SEARCHES[config.search.method](config, data, device)
     )
     steps = loop.advance()
     next(steps)

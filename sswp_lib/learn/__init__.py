@@ -6,11 +6,13 @@ Writes no file but decoded images, under the data's own folder.
 from sswp_lib.learn.data import ImageData, load
 from sswp_lib.learn.objectives import nt_xent
 from sswp_lib.learn.phases import cells_to_prune, phase, phase_lengths, pruning_epochs
+from sswp_lib.learn.relaxed import RelaxedSearch
 from sswp_lib.learn.search import Search
 from sswp_lib.learn.train import Training
 
 __all__ = [
     "ImageData",
+    "RelaxedSearch",
     "Search",
     "Training",
     "cells_to_prune",

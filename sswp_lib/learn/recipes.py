@@ -6,6 +6,7 @@ Paper: section 4.4 (the two-stage baseline: architecture search, then SimCLR pre
 from __future__ import annotations
 
 from sswp_lib.config import Config, Search, Train, Views
+from sswp_lib.methods import NOT_RELAXED, RELAXED
 
 PRETRAINED = ("simclr", "simclr_matched")  # initialisations that begin with a pre-training
 LABELLED = ("labels", "labels_per_class", "validation", "evaluate_every")
@@ -31,33 +32,42 @@ def pretraining(config: Config, seed: int) -> Config:
 
 
 def unused(config: Config, kind: str) -> list[str]:
-    """Return the dotted settings of the data, the model and the section `kind` ("search" or "train") that a run's
-    result does not depend on: they are no part of its name, and its record does not tell them.
+    """Return the dotted settings of the data, the model and the sections of a run of the `kind` "search" or "train"
+    that its result does not depend on: they are no part of its name, and its record does not tell them.
 
     A setting is left out only where its value cannot matter; in doubt it stays, for a name too many costs a run, one
     too few a wrong result. Values that `config` refuses need no thought.
     """
     own = _unused_by_search(config.search) if kind == "search" else _unused_by_training(config.train)
     labelled = (config.search if kind == "search" else config.train).objective == "supervised"
-    trained = labelled and kind == "train"
-    views = _unused_by_training_images(config) if trained else _unused_by_random_views(config.data.views)
+    relaxed = kind == "search" and config.search.method in RELAXED
+    crops = kind == "train" and config.train.augment == "crop"
+    moved = labelled and (relaxed or kind == "train")
+    views = _unused_by_training_images(crops) if moved else _unused_by_random_views(config.data.views)
     return [
         "data.root", *(f"data.views.{name}" for name in views), *["model.projection_dim"] * labelled,
-        *(f"{kind}.{name}" for name in own),
+        *(f"{kind}.{name}" for name in own), *["relaxed.shift"] * (relaxed and not labelled),
     ]  # fmt: skip
+
+
+def sections(config: Config, kind: str) -> list[str]:
+    """Return the sections of the configuration that a run of the `kind` "search" or "train" looks at."""
+    relaxed = kind == "search" and config.search.method in RELAXED
+    return ["data", "model", kind, *["relaxed"] * relaxed]
 
 
 def _unused_by_random_views(views: Views) -> list[str]:
     return ["jitter"] * (views.jitter_p == 0) + ["blur_sigma"] * (views.blur_p == 0)
 
 
-def _unused_by_training_images(config: Config) -> list[str]:
-    """Supervised training has transforms of its own; of the views' settings it looks at `flip` at most."""
-    return [name for name in Views.model_fields if name != "flip" or config.train.augment == "crop"]
+def _unused_by_training_images(crops: bool) -> list[str]:
+    """Training images have transforms of their own; of the views' settings these look at `flip` at most."""
+    return [name for name in Views.model_fields if name != "flip" or crops]
 
 
 def _unused_by_search(search: Search) -> list[str]:
-    return ["temperature"] * (search.objective == "supervised") + ["ema"] * (search.objective != "byol")
+    own = [*NOT_RELAXED] if search.method in RELAXED else []
+    return own + ["temperature"] * (search.objective == "supervised") + ["ema"] * (search.objective != "byol")
 
 
 def _unused_by_training(train: Train) -> list[str]:

@@ -9,7 +9,6 @@ and at the start of an epoch prunes the cells whose time has come. Deliberate de
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,19 +16,17 @@ from torch import Tensor
 
 from sswp_lib.config import Config, InputError
 from sswp_lib.config import Search as Settings
-from sswp_lib.learn.data import ImageData, epoch_batches, generator, halves, take
+from sswp_lib.learn.data import ImageData, epoch_batches, generator
 from sswp_lib.learn.evidence import Evidence
-from sswp_lib.learn.loop import Loop, frozen, optimizer_state, precision, restore_optimizer, seeded
-from sswp_lib.learn.measure import certainty, entropy, operation_counts, operation_shares, sizes, skip_share
-from sswp_lib.learn.objectives import Objective, build
+from sswp_lib.learn.halves import Halves
+from sswp_lib.learn.loop import frozen, seeded
+from sswp_lib.learn.measure import certainty, entropy, operation_shares
 from sswp_lib.learn.phases import PHASES, architecture_steps, cells_to_prune, phase, pruning_epochs
-from sswp_lib.learn.views import normalise, random_views
 from sswp_lib.space import (
     CANDIDATES,
     Network,
     Paths,
     SuperNet,
-    calibrate,
     changed_by_caps,
     load_concomitant,
     restore_unsampled,
@@ -39,7 +36,7 @@ from sswp_lib.space import (
 )
 
 
-class Search(Loop):
+class Search(Halves):
     """One search run.
 
     Args:
@@ -52,21 +49,12 @@ class Search(Loop):
             has taken a step.
     """
 
+    supernet: SuperNet
+
     def __init__(self, config: Config, data: ImageData, device: torch.device | str = "cpu"):
-        super().__init__(config)
-        self.settings, self.data, self.device = config.search, data, torch.device(device)
-        with seeded(config.seed, "objective"):
-            self.objective = build(self.settings.objective, config, self.settings.temperature)
-        if self.objective.needs_labels:
-            data.labels(f"a search with the {self.settings.objective} objective")
-        labels = data.train_labels if self.objective.needs_labels else None
-        self.weights_half, self.alpha_half = halves(len(data.train), labels, config.seed)
-        self.num_epochs = self.settings.epochs
-        smaller = min(self.weights_half, self.alpha_half, key=len)
-        epoch_batches(smaller, self.settings.batch_size, config.seed, "each half of the training set", 0)
+        super().__init__(config, data, device)
         self.num_steps = len(self.weights_half) // self.settings.batch_size
         self._check_that_alpha_learns()
-        self.batches: list[Tensor] = []
         self._build()
 
     def _check_that_alpha_learns(self) -> None:
@@ -103,11 +91,6 @@ class Search(Loop):
     def _fetch_alpha(self) -> None:
         """Copy alpha to the CPU, where paths are drawn: once for each change, not for each draw."""
         self.alpha_on_host = self.supernet.alpha.detach().to("cpu", copy=True)  # as stale on a CPU as on a GPU
-
-    def _named_weights(self) -> dict[str, torch.nn.Parameter]:
-        """Return every parameter that weight steps learn, by name; the objective's own under "objective."."""
-        own = {name: p for name, p in self.supernet.named_parameters() if name != "alpha"}
-        return own | {f"objective.{name}": p for name, p in self.objective.named_parameters() if p.requires_grad}
 
     @property
     def phase(self) -> str:
@@ -154,13 +137,7 @@ class Search(Loop):
         names = self.supernet.candidates
         paths = sample_paths(self.alpha_on_host, self.supernet.present, g, uniform=warm, candidates=names, **dropout)
         self.optimizer.zero_grad(set_to_none=True)  # None, not 0: momentum must not move weights that did not run
-        loss, metrics = self.loss(index, generator(self.config.seed, "views", *when), paths)
-        loss.backward()
-        ran = [p for p in self.optimizer.param_groups[0]["params"] if p.grad is not None]
-        torch.nn.utils.clip_grad_norm_(ran, s.grad_clip, foreach=True)
-        self.record(loss=loss, **metrics)
-        self.optimizer.step()
-        self.objective.follow(self.supernet)
+        self.descend(*self.loss(index, generator(self.config.seed, "views", *when), paths))
 
     def alpha_step(self, count: int) -> None:
         """Sample two paths and do an Adam step on alpha; nothing else changes."""
@@ -193,27 +170,6 @@ class Search(Loop):
             (gradient,) = torch.autograd.grad(loss, self.supernet.alpha)
         return loss, gradient
 
-    def loss(
-        self,
-        index: Tensor,
-        g: torch.Generator,
-        *extra: Paths,
-        model: torch.nn.Module | None = None,
-        objective: Objective | None = None,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the objective on fresh random views of the training images `index`, along the paths `extra`."""
-        objective = objective or self.objective
-        views = self._views(index, g, objective)
-        labels = take(self.data.train_labels, index, self.device) if objective.needs_labels else None
-        with precision(self.config, self.device):
-            return objective(model or self.supernet, views, labels, *extra)
-
-    def _views(self, index: Tensor, g: torch.Generator, objective: Objective) -> list[Tensor]:
-        data, config = self.data, self.config.data
-        images = take(data.train, index, self.device)
-        draw = lambda: random_views(images, config.views, data.mean, data.std, g, config.image_size)  # noqa: E731
-        return [draw() for _ in range(objective.num_views)]
-
     def end_epoch(self) -> dict[str, Any]:
         alpha, present = self.alpha_on_host, self.supernet.present
         when = pruning_epochs(self.settings, self.supernet.num_cells)
@@ -230,26 +186,15 @@ class Search(Loop):
         return {"phase": self.phase, "pruned": cells - self.supernet.num_searching, "cells": cells}
 
     def state(self) -> dict[str, Any]:
-        return super().state() | {
-            "supernet": self.supernet.state_dict(),
-            "present": self.supernet.present.clone(),
-            "evidence": self.evidence.state(),
-            "objective": self.objective.state_dict(),
-            "optimizer": optimizer_state(self.optimizer, self._named_weights()),
-            "alpha_optimizer": optimizer_state(self.alpha_optimizer, {"alpha": self.supernet.alpha}),
-        }
+        return super().state() | {"present": self.supernet.present.clone(), "evidence": self.evidence.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        super().restore(state)
         self.supernet.prune_as(state["present"])
         self.objective.prune_as(self.supernet)
-        self.supernet.load_state_dict(state["supernet"])
+        self._forget_dropped()
+        super().restore(state)
         self._fetch_alpha()
         self.evidence.restore(state["evidence"])
-        self.objective.load_state_dict(state["objective"])
-        self._forget_dropped()
-        restore_optimizer(self.optimizer, self._named_weights(), state["optimizer"])
-        restore_optimizer(self.alpha_optimizer, {"alpha": self.supernet.alpha}, state["alpha_optimizer"])
 
     def finish(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Prune what is left, export, judge.
@@ -261,16 +206,14 @@ class Search(Loop):
             The result as plain data (genotype, its size, what the caps changed, the objective before and after export),
             and the supernet's remaining weights: the concomitant ones.
         """
-        s, cells, classes = self.settings, self.supernet.num_cells, max(len(self.data.classes), 2)
+        s, cells = self.settings, self.supernet.num_cells
         for cell in cells_to_prune(self.num_epochs, s, cells):
             self.prune(cell)
         paths, network = self.supernet.kept_paths(), self.export()
-        genotype, model = network.genotype, self.config.model
         judged = {"supernet": self._judge(self.supernet, paths), "exported": self._judge(network)}
         self._calibrate(network, self._plain_images())
-        size = sizes(genotype, model.init_channels, classes, self.config.data.image_size, model.stem)
         result = {
-            "genotype": genotype.model_dump(mode="json"),
+            "genotype": network.genotype.model_dump(mode="json"),
             **judged,
             "alpha": certainty(self.alpha_on_host),
             "evidence": self.evidence.describe(self.alpha_on_host),
@@ -278,16 +221,11 @@ class Search(Loop):
             "changed_by_caps": changed_by_caps(
                 self.supernet.of_candidates(self.alpha_on_host)[0], s.max_skips, s.max_pools
             ),
-            "operation_counts": operation_counts(genotype),
-            "skip_share": skip_share(genotype),
-            "parameters": size["parameters"],
-            "multiply_adds": size["multiply_adds"],
+            **self.measures(network.genotype),
             "pruned_at": {str(cell): epoch for cell, epoch in pruning_epochs(s, cells).items()},
             "images": len(self.data.train),
         }
-        weights = self.supernet.state_dict()
-        weights |= {name: t for name, t in network.state_dict().items() if name in weights}
-        return result, {name: t.detach().cpu().contiguous() for name, t in weights.items()}
+        return result, self.kept_weights(network)
 
     def export(self) -> Network:
         """Return the compact network with the concomitant weights and the supernet's head.
@@ -300,47 +238,6 @@ class Search(Loop):
         network = Network(genotype, model.init_channels, head=self.supernet.head, stem=model.stem)
         load_concomitant(network, self.supernet.state_dict())
         return network.to(self.device, memory_format=torch.channels_last)
-
-    def _judge(self, model: torch.nn.Module, *extra: Paths) -> dict[str, float]:
-        """Return the objective's mean loss and accuracy in evaluation, on fixed views of images of the alpha half."""
-        self._calibrate(model, self._viewed_images(), *extra)
-        return self._evaluate(model, *extra)
-
-    def _fixed_batches(self, purpose: str, count: int) -> list[Tensor]:
-        order = self.alpha_half[torch.randperm(len(self.alpha_half), generator=generator(self.config.seed, purpose))]
-        return [b for b in order.split(self.settings.batch_size)[:count] if len(b) > 1]
-
-    def _plain_images(self) -> Iterator[Tensor]:
-        data, size = self.data, self.config.data.image_size
-        for index in self._fixed_batches("calibration", self.settings.calibration_batches):
-            yield normalise(take(data.train, index, self.device), data.mean, data.std, size)
-
-    def _viewed_images(self) -> Iterator[Tensor]:
-        for i, index in enumerate(self._fixed_batches("calibration", self.settings.calibration_batches)):
-            yield torch.cat(self._views(index, generator(self.config.seed, "calibration", i), self.objective))
-
-    def _calibrate(self, model: torch.nn.Module, images: Iterator[Tensor], *extra: Paths) -> None:
-        with precision(self.config, self.device):
-            calibrate(model, images, lambda x: model(x, *extra))
-
-    @torch.no_grad()
-    def _evaluate(self, model: torch.nn.Module, *extra: Paths) -> dict[str, float]:
-        judge = self.objective
-        if self.settings.objective == "byol":  # compares with a target that has no exported counterpart
-            judge = build("simclr", self.config, self.settings.temperature)
-        was_training = model.training
-        model.eval()
-        batches = [b for b in self._fixed_batches("evaluation", 10) if len(b) == self.settings.batch_size]
-        seen = [
-            self.loss(index, generator(self.config.seed, "evaluation", i), *extra, model=model, objective=judge)
-            for i, index in enumerate(batches)
-        ]
-        model.train(was_training)
-        count = len(batches)
-        return {
-            "loss": sum(float(loss) for loss, _ in seen) / count,
-            "accuracy": sum(float(metrics["accuracy"]) for _, metrics in seen) / count,
-        }
 
 
 def _all_learn(settings: Settings, epochs: int, num_cells: int, num_steps: int) -> bool:

@@ -151,8 +151,8 @@ def survey() -> tuple[list[Record], dict[str, str]]:
 
 def find(name: str) -> Record:
     """Return the finished run of that name, or the one whose name begins so."""
-    # without listing a store of thousands
-    if name and Path(name).name == name and (root() / name / "record.json").is_file():
+    # without listing a store of thousands; Path.is_file raises where a name is too long
+    if name and Path(name).name == name and os.path.isfile(root() / name / "record.json"):
         return read(root() / name / "record.json")
     names = [path.parent.name for path in sorted(root().glob("*/record.json"))]
     matches = [n for n in names if n.startswith(name)]

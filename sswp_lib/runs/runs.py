@@ -25,8 +25,8 @@ from sswp_lib.learn.data import fingerprint, load
 from sswp_lib.learn.footprint import step_memory
 from sswp_lib.learn.found import Found
 from sswp_lib.learn.loop import Loop
-from sswp_lib.learn.recipes import PRETRAINED, pretraining, unused
-from sswp_lib.learn.search import Search
+from sswp_lib.learn.recipes import PRETRAINED, pretraining, sections, unused
+from sswp_lib.learn.searches import SEARCHES
 from sswp_lib.learn.train import Training
 from sswp_lib.runs import files, records
 from sswp_lib.runs.carrying_out import Asked, carry_out, write_record
@@ -60,11 +60,11 @@ class Stopped(OneLine, KeyboardInterrupt):
 def search(
     config: Config, device: str | None = None, quiet: bool = False, tensorboard: bool = False, fresh: bool = False
 ) -> Record:
-    """Return the record of a search, doing or finishing it where needed; where `fresh`, doing it in any case. The
-    earlier record stays until the new one is there.
+    """Return the record of a search by the method `search.method`, doing or finishing it where needed; where `fresh`,
+    doing it in any case. The earlier record stays until the new one is there.
     """
-    device = device or default_device()
-    make = lambda line: Search(config, load(config.data, device, line.working), device)  # noqa: E731
+    device, loop = device or default_device(), SEARCHES[config.search.method]
+    make = lambda line: loop(config, load(config.data, device, line.working), device)  # noqa: E731
     return _run(Asked("search", _identity(config, "search")), make, device, quiet, tensorboard, fresh)
 
 
@@ -200,11 +200,11 @@ def memory(config: Config, batch_size: int = 16, device: str | None = None, quie
 
 def _identity(config: Config, kind: str) -> dict[str, Any]:
     """Return the part of a configuration that a run's result depends on."""
-    plain = config.part("data", "model", kind)
+    plain = config.part(*sections(config, kind))
     for setting in unused(config, kind):
-        *sections, last = setting.split(".")
+        *outer, last = setting.split(".")
         inner = plain
-        for section in sections:
+        for section in outer:
             inner = inner[section]
         del inner[last]
     content = fingerprint(config.data)

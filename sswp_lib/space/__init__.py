@@ -10,14 +10,15 @@ from sswp_lib.space.genotype import (
     published_cells,
     reduction_cells,
 )
+from sswp_lib.space.mixed import MixedNet, mixture
 from sswp_lib.space.network import LoadReport, Network, drop_path_masks, load_concomitant
 from sswp_lib.space.ops import OPERATIONS, calibrate
 from sswp_lib.space.paths import Paths, best_paths, restore_unsampled, sample_gates, sample_paths, sample_two_paths
 from sswp_lib.space.supernet import SuperNet
 
 __all__ = [
-    "CANDIDATES", "EDGES", "OPERATIONS", "Genotype", "LoadReport", "Network", "Paths", "ProjectionHead", "SuperNet",
-    "best_paths", "calibrate", "changed_by_caps", "derive", "drop_path_masks", "load_concomitant",
-    "published_cells", "reduction_cells",
-    "restore_unsampled", "sample_gates", "sample_paths", "sample_two_paths",
+    "CANDIDATES", "EDGES", "OPERATIONS", "Genotype", "LoadReport", "MixedNet", "Network", "Paths", "ProjectionHead",
+    "SuperNet", "best_paths", "calibrate", "changed_by_caps", "derive", "drop_path_masks", "load_concomitant",
+    "mixture", "published_cells", "reduction_cells", "restore_unsampled", "sample_gates", "sample_paths",
+    "sample_two_paths",
 ]  # fmt: skip

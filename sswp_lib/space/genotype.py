@@ -25,6 +25,7 @@ CANDIDATES = (
 SKIPS = ("skip_connect",)
 POOLS = ("max_pool_3x3", "avg_pool_3x3")
 NON_PARAMETERISED = (*SKIPS, *POOLS, "noise", "zero")  # the last two: see `planted`
+NONE = "none"  # DARTS's candidate that adds nothing; no genotype holds it
 
 DARTS_FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")  # of the tuple that DARTS's code and logs print
 MAX_BYTES = 1_000_000  # of a genotype's file; a cell takes about 200
@@ -110,7 +111,7 @@ class Genotype(BaseModel):
         count = text.count("Genotype(")
         if count > 1:
             raise InputError(f"{count} genotypes in one text; expected one, so keep that alone")
-        return cls._stacked(_pair_of_cells(text), num_cells) if count else cls.from_json(text)
+        return cls.stacked(**_pair_of_cells(text), num_cells=num_cells) if count else cls.from_json(text)
 
     @classmethod
     def from_file(cls, path: Path, num_cells: int = 20) -> Genotype:
@@ -138,15 +139,19 @@ class Genotype(BaseModel):
         known = published_cells()
         if name not in known:
             raise InputError(f"no published genotype {name!r}{suggest(name, known)}")
-        return cls._stacked(known[name], num_cells)
+        return cls.stacked(**known[name], num_cells=num_cells)
 
     @classmethod
-    def _stacked(cls, cells: dict[str, list], num_cells: int) -> Genotype:
-        """Return the genotype of `num_cells` cells of which those at thirds are the "reduce" one."""
+    def stacked(cls, normal: list, reduce: list, num_cells: int) -> Genotype:
+        """Return the genotype of `num_cells` cells of which those at thirds are `reduce`, all others `normal` (DARTS).
+
+        Args:
+            normal, reduce: 8 pairs (operation, input) each. num_cells: 1 or more.
+        """
         if num_cells < 1:
             raise InputError(f"num_cells is {num_cells}; expected 1 or more")
         reductions = reduction_cells(num_cells)
-        return cls(cells=[cells["reduce" if i in reductions else "normal"] for i in range(num_cells)])
+        return cls(cells=[reduce if i in reductions else normal for i in range(num_cells)])
 
 
 def _pair_of_cells(text: str) -> dict[str, list]:
@@ -199,18 +204,23 @@ def derive(
     by cell, surplus skips and after them surplus pools are replaced, weakest first, by the strongest parameterised
     operation among the node's edges that are not already taken.
 
+    DARTS's "none" may be among the candidates. It has its share of an edge's softmax and is then passed over; what is
+    left is not normalised again, so that a large share of it lowers the edge's rank.
+
     Args:
         alpha: (cells, 14, M) architecture parameters.
         max_skips, max_pools: most of each that a cell may have; None for no cap.
         candidates: the M operation names of alpha's last dimension.
 
     Raises:
-        InputError: an unknown candidate, another shape, NaN, or nothing parameterised to take the place of a surplus
-            skip or pool.
+        InputError: an unknown candidate, none but "none", another shape, NaN, or nothing parameterised to take the
+            place of a surplus skip or pool.
     """
-    strange = [name for name in candidates if name not in CANDIDATES]
+    strange = [name for name in candidates if name not in (*CANDIDATES, NONE)]
     if strange:
         raise InputError(f"unknown candidate {short(strange[0])}{suggest(strange[0], CANDIDATES)}")
+    if set(candidates) <= {NONE}:
+        raise InputError(f"candidates are {candidates}; expected an operation that a genotype may hold beside {NONE!r}")
     if alpha.dim() != 3 or len(alpha) == 0 or alpha.shape[1:] != (len(EDGES), len(candidates)):
         raise InputError(
             f"alpha has shape {tuple(alpha.shape)}; expected (cells, {len(EDGES)}, {len(candidates)}), a cell or more"
@@ -226,7 +236,10 @@ def derive_cell(
         raise InputError("alpha holds NaN, which has no best operation; lower search.alpha_lr or search.lr")
     probabilities = torch.softmax(alpha.detach().double(), dim=-1).tolist()  # 14 lists of M; ties fall to the first
     ranking = [
-        (p, edge, name) for edge, row in enumerate(probabilities) for p, name in zip(row, candidates, strict=True)
+        (p, edge, name)
+        for edge, row in enumerate(probabilities)
+        for p, name in zip(row, candidates, strict=True)
+        if name != NONE
     ]
     ranking.sort(key=lambda entry: -entry[0])  # stable
     kept: dict[int, tuple[float, str]] = {}

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+import sswp_lib.learn.halves as halves_module
 import sswp_lib.learn.search as search_module
 import sswp_lib.learn.train as train_module
 from sswp_lib.learn import Search, Training
@@ -31,7 +32,7 @@ def seen(monkeypatch) -> dict[str, list]:
 
         monkeypatch.setattr(module, name, draw)
 
-    spy(search_module, "random_views", "views", torch.Tensor.clone)
+    spy(halves_module, "random_views", "views", torch.Tensor.clone)
     spy(train_module, "random_views", "views", torch.Tensor.clone)
     spy(train_module, "training_images", "views", torch.Tensor.clone)
     spy(search_module, "sample_paths", "paths", lambda paths: paths.active)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+import sswp_lib.learn.halves as halves_module
 import sswp_lib.learn.search as search_module
 import sswp_lib.learn.train as train_module
 from sswp_lib.learn import Search, Training
@@ -133,10 +134,10 @@ def calls_of(monkeypatch, module, name: str) -> list:
 def test_a_search_sees_random_views_of_its_images(config, data, monkeypatch):
     """Two of each image, by the configuration's settings and a generator of the seed and the step."""
     config = config.changed(**VIEWS)
-    search, calls = Search(config, data), calls_of(monkeypatch, search_module, "random_views")
+    search, calls = Search(config, data), calls_of(monkeypatch, halves_module, "random_views")
     states = []
-    draw = search_module.random_views
-    monkeypatch.setattr(search_module, "random_views", lambda *a: states.append(a[4].get_state()) or draw(*a))
+    draw = halves_module.random_views
+    monkeypatch.setattr(halves_module, "random_views", lambda *a: states.append(a[4].get_state()) or draw(*a))
     search.train_step()
     assert len(calls) == 2
     for images, views, mean, std, _, size in calls:

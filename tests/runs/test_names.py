@@ -1,18 +1,20 @@
 """A run is named by exactly the settings that its result depends on: each is changed, and name and bits compared."""
 
-from functools import cache
+from functools import cache, partial
 
 import pytest
 import torch
 from tiny_runs import name_of
 
+import sswp_lib.learn.relaxed as relaxed
 from sswp_lib.config import Config, InputError, setting_names
 from sswp_lib.learn.data import ImageData
 from sswp_lib.learn.found import Found
+from sswp_lib.learn.halves import Halves
 from sswp_lib.learn.recipes import pretraining, unused
-from sswp_lib.learn.search import Search
+from sswp_lib.learn.searches import SEARCHES
 from sswp_lib.learn.train import Training
-from sswp_lib.space import Genotype, Network
+from sswp_lib.space import Genotype, MixedNet, Network
 
 # All that can be used is, and small changes of it show: colours, four images a step, gradients that are clipped.
 BASE = {
@@ -24,12 +26,18 @@ BASE = {
     "search.calibration_batches": 1, "train.epochs": 3, "train.batch_size": 4, "train.labels": 0.5,
     "train.validation": 0.25, "train.evaluate_every": 1, "train.shift": 1, "train.cutout": 2, "train.grad_clip": 0.1,
 }  # fmt: skip
+RELAXED = {
+    "relaxed.num_cells": 3, "relaxed.alpha_lr": 0.5, "relaxed.alpha_weight_decay": 0.1, "search.epochs": 2,
+    "search.batch_size": 6,
+}  # fmt: skip
 KINDS = {
     "search": {"search.objective": "simclr"},
     "byol search": {"search.objective": "byol"},
     "supervised search": {"search.objective": "supervised"},
     "unpruned search": {"search.prune": "none", "search.ratios": (0.25, 0.75)},
     "grey search": {"data.views.jitter_p": 0.0, "data.views.blur_p": 0.0},
+    "relaxed search": {**RELAXED, "search.method": "ssnas"},
+    "supervised relaxed search": {**RELAXED, "search.method": "darts", "search.objective": "supervised"},
     "training": {},
     "training on few labels": {"train.labels": 1.0, "train.labels_per_class": 3},
     "training on crops": {"train.augment": "crop", "train.shift": 0, "train.cutout": 0},
@@ -44,14 +52,16 @@ ANOTHER = {  # of what is no plain number
     "search.max_skips": None, "search.max_pools": None, "search.planted": ("noise",), "train.schedule": "step",
     "train.init": "simclr",
     "train.labels_per_class": 2, "train.augment": "crop",
+    "relaxed.split": "same", "relaxed.init_channels": 4, "relaxed.num_cells": 4, "relaxed.shift": 2,
 }  # fmt: skip
-OF_ANOTHER_KIND = ("search.objective", "search.prune", "train.objective", "train.freeze")
+OF_ANOTHER_KIND = ("search.method", "search.objective", "search.prune", "train.objective", "train.freeze")
 REFUSED = {  # cannot be changed alone: with another value the configuration is refused
     "model.stem", "train.half", "train.labels", "train.labels_per_class", "train.validation", "train.evaluate_every",
-    "train.augment",
+    "train.augment", "search.planted", "search.alpha_stream",
 }  # fmt: skip
 LABELS = ("train.init",)  # says where weights come from, which stand in the name themselves
 PARTS = {  # where the rest is another kind's business
+    "relaxed search": ("search.", "relaxed."), "supervised relaxed search": ("data.views", "model.", "relaxed."),
     "unpruned search": "search.", "grey search": "data.views.", "training on few labels": "train.",
     "training on crops": "data.views.",
 }  # fmt: skip
@@ -79,9 +89,9 @@ def images() -> ImageData:
     )  # fmt: skip
 
 
-def loop_of(kind: str, config: Config) -> Search | Training:
+def loop_of(kind: str, config: Config) -> Halves | Training:
     if section(kind) == "search":
-        return Search(config, images())
+        return SEARCHES[config.search.method](config, images())
     genotype, weights = Genotype.published("DARTS_V2", config.model.num_cells), None
     if config.train.init != "random":
         torch.manual_seed(0)
@@ -100,9 +110,9 @@ def stages(kind: str, config: Config):
     yield done, [t.numpy().tobytes() for t in weights.values()]
 
 
-def bits(loop: Search | Training) -> list[bytes]:
+def bits(loop: Halves | Training) -> list[bytes]:
     """Return what the loop has learnt, statistics of BatchNorm among it."""
-    model = loop.supernet if isinstance(loop, Search) else loop.network
+    model = loop.supernet if isinstance(loop, Halves) else loop.network
     return [t.detach().numpy().tobytes() for t in model.state_dict().values()]
 
 
@@ -113,6 +123,8 @@ def another(config: Config, setting: str) -> Config:
         value = getattr(value, part)
     if setting == "search.ratios" and config.search.prune == "none":
         new = (0.5, 0.5)
+    elif setting == "relaxed.order":
+        new = 3 - value
     elif setting in ANOTHER:
         new = ANOTHER[setting]
     elif isinstance(value, bool):
@@ -122,8 +134,15 @@ def another(config: Config, setting: str) -> Config:
     return config.changed(**{setting: new})
 
 
+@pytest.fixture
+def few_candidates(monkeypatch):
+    """The relaxed network with three candidates, or its searches would take long."""
+    few = partial(MixedNet, candidates=("none", "avg_pool_3x3", "sep_conv_3x3"))
+    monkeypatch.setattr(relaxed, "MixedNet", few)
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_name_depends_on_exactly_what_changes_the_result(kind):
+def test_name_depends_on_exactly_what_changes_the_result(kind, few_candidates):
     config, wrong, refused = config_of(kind), [], set()
     expected = list(stages(kind, config))
     for setting in setting_names():

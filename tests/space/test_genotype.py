@@ -105,6 +105,40 @@ def test_caps_hold_in_every_cell(cap):
     assert (cap == 0) == (sum(names_of(genotype, NON_PARAMETERISED)) == 0)
 
 
+WITH_NONE = ("none", "skip_connect", "sep_conv_3x3")
+
+
+def test_none_is_passed_over_after_the_softmax():
+    """Its share lowers an edge's rank: edges 3 and 4 are the surest of an operation, given that it is one, and rank
+    below edge 2, where `none` has little.
+    """
+    p = torch.full((14, 3), 1 / 3)
+    p[2] = torch.tensor([0.1, 0.4, 0.5])  # 0.5 of its operation; without `none` 0.56
+    p[3] = torch.tensor([0.6, 0.04, 0.36])  # 0.36; without `none` 0.9
+    p[4] = torch.tensor([0.55, 0.02, 0.43])  # 0.43; without `none` 0.96
+    alpha = p.log()[None]
+    assert derive(alpha, None, None, WITH_NONE).cells[0][2:4] == [("sep_conv_3x3", 0), ("sep_conv_3x3", 2)]
+    renormalised = derive(alpha[..., 1:], None, None, WITH_NONE[1:])
+    assert renormalised.cells[0][2:4] == [("sep_conv_3x3", 1), ("sep_conv_3x3", 2)]
+
+
+def test_none_is_in_no_genotype():
+    alpha = torch.randn(20, 14, 3, generator=torch.Generator().manual_seed(0))
+    alpha[..., 0] += 5
+    cells = derive(alpha, None, None, WITH_NONE).cells
+    assert {name for cell in cells for name, _ in cell} == {"skip_connect", "sep_conv_3x3"}
+
+
+def test_two_cells_are_stacked_to_any_depth():
+    normal, reduce = Genotype(cells=[GOOD, changed(0, ["sep_conv_3x3", 0])]).cells
+    for depth in (1, 2, 3, 8, 20):
+        genotype = Genotype.stacked(normal, reduce, depth)
+        assert [i for i, cell in enumerate(genotype.cells) if cell == reduce] == list(reduction_cells(depth))
+        assert sum(cell == normal for cell in genotype.cells) == depth - len(reduction_cells(depth))
+    with pytest.raises(InputError, match="num_cells is 0; expected 1 or more"):
+        Genotype.stacked(normal, reduce, 0)
+
+
 def test_ties_fall_to_the_first():
     cell = derive(torch.zeros(1, 14, 7), None, None).cells[0]
     assert cell == [("skip_connect", source) for _ in range(4) for source in (0, 1)]
@@ -127,8 +161,10 @@ def test_caps_without_anything_to_replace_a_skip_or_pool_are_refused(candidates,
 
 
 def test_alpha_and_candidates_without_sense_are_refused():
-    with pytest.raises(InputError, match="unknown candidate 'none'"):
-        derive(torch.zeros(1, 14, 2), candidates=("none", "sep_conv_3x3"))
+    with pytest.raises(InputError, match="unknown candidate 'nothing'"):
+        derive(torch.zeros(1, 14, 2), candidates=("nothing", "sep_conv_3x3"))
+    with pytest.raises(InputError, match=r"candidates are \('none',\); expected an operation"):
+        derive(torch.zeros(1, 14, 1), candidates=("none",))
     with pytest.raises(InputError, match="alpha holds NaN"):
         derive(torch.full((1, 14, 7), float("nan")))
     with pytest.raises(InputError, match=r"\(0, 14, 7\).*a cell or more"):
