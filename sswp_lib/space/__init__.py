@@ -13,10 +13,15 @@ from sswp_lib.space.genotype import (
 from sswp_lib.space.network import LoadReport, Network, drop_path_masks, load_concomitant
 from sswp_lib.space.ops import OPERATIONS, calibrate
 from sswp_lib.space.paths import Paths, best_paths, restore_unsampled, sample_paths, sample_two_paths
+from sswp_lib.space.spaces import Choices, Space
 from sswp_lib.space.supernet import SuperNet
 
+# the spaces whose edges all stay, by the names that configurations have for them
+SPACES: dict[str, Space] = {}
+
 __all__ = [
-    "CANDIDATES", "EDGES", "OPERATIONS", "Genotype", "LoadReport", "Network", "Paths", "ProjectionHead", "SuperNet",
+    "CANDIDATES", "EDGES", "OPERATIONS", "SPACES", "Choices", "Genotype", "LoadReport", "Network", "Paths",
+    "ProjectionHead", "Space", "SuperNet",
     "best_paths", "calibrate", "changed_by_caps", "derive", "drop_path_masks", "load_concomitant",
     "published_cells", "reduction_cells",
     "restore_unsampled", "sample_paths", "sample_two_paths",
