@@ -245,6 +245,31 @@ def test_views_are_drawn_by_the_settings_each_anew(toy, data, monkeypatch):
         assert torch.equal(images, data.train[loop.batches[0]]) and views == config.data.views and size == 8
 
 
+def test_every_step_has_views_of_its_own(toy, data, monkeypatch):
+    seeds, original = [], OneShot.loss
+    spy = lambda self, index, g, *pair: seeds.append(g.initial_seed()) or original(self, index, g, *pair)  # noqa: E731
+    monkeypatch.setattr(OneShot, "loss", spy)
+    run(OneShot(toy, data))
+    assert seeds == [generator(0, "views", epoch, step).initial_seed() for epoch in range(3) for step in range(4)]
+    assert len(set(seeds)) == 12
+
+
+def test_queue_and_teacher_follow_every_step(toy, data):
+    """The teacher follows the weights as the step has left them."""
+    loop = OneShot(toy, data)
+    copied = lambda model: [p.detach().clone() for p in model.parameters()]  # noqa: E731
+    queue, teacher = loop.objective.queue.clone(), copied(loop.objective.teacher)
+    for progress in loop.advance():
+        if progress.row is not None:
+            continue
+        assert torch.equal(loop.objective.queue[32:], queue[:32])
+        assert not torch.isclose(loop.objective.queue[:32], queue[:32]).all(1).any()
+        expected = [0.9 * old + 0.1 * new for old, new in zip(teacher, loop.supernet.parameters(), strict=True)]
+        queue, teacher = loop.objective.queue.clone(), copied(loop.objective.teacher)
+        for one, other in zip(teacher, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
+
+
 @arms
 def test_what_a_run_ends_with(toy, data, arm):
     loop = run(OneShot(toy.changed(**arm), data))
