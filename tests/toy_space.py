@@ -29,8 +29,8 @@ class Chain(nn.Module):
         C = init_channels
         self.names = tuple(max(operations, key=len))
         self.stem = nn.Sequential(nn.Conv2d(3, C, 3, padding=1, bias=False), BatchNorm(C))
-        cell = lambda: nn.ModuleList([nn.ModuleDict({n: operation(n, C) for n in names}) for names in operations])  # noqa: E731
-        self.cells = nn.ModuleList([cell() for _ in range(num_cells)])
+        edge = lambda names: nn.ModuleDict({name: operation(name, C) for name in names})  # noqa: E731
+        self.cells = nn.ModuleList([nn.ModuleList([edge(names) for names in operations]) for _ in range(num_cells)])
         self.last = BatchNorm(C)
         self.num_features = C
         self.head = nn.Linear(C, num_classes)
