@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, ValidationError, field_validator, model_validator
 
-from sswp_lib.methods import Relaxed, check_method, check_relaxed
+from sswp_lib.methods import OneShot, Ranking, Relaxed, check_method, check_relaxed
 from sswp_lib.settings import (  # noqa: F401, others ask for them here
     InputError,
     OneLine,
@@ -249,6 +249,8 @@ class Config(Section):
     search: Search = Search()
     relaxed: Relaxed = Relaxed()
     train: Train = Train()
+    one_shot: OneShot = OneShot()
+    ranking: Ranking = Ranking()
     seed: StrictInt = Field(0, ge=0, lt=2**32)  # NumPy's range
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import toy_space
 from tiny_runs import tiny
 
 from sswp_lib import cli
@@ -15,7 +16,7 @@ from sswp_lib.config import Config
 from sswp_lib.learn.data import ImageData, load
 from sswp_lib.presets import load_config
 from sswp_lib.runs import runs
-from sswp_lib.space import SuperNet
+from sswp_lib.space import SPACES, SuperNet
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +57,13 @@ def data(digits) -> ImageData:
         test=digits.test[:50],
         test_labels=digits.test_labels[:50],
     )
+
+
+@pytest.fixture
+def toy(config, monkeypatch) -> Config:
+    """A few steps of one-shot training in the toy space, and a ranking in it."""
+    monkeypatch.setitem(SPACES, "toy", toy_space.TOY)
+    return config.changed(**toy_space.SETTINGS)
 
 
 @pytest.fixture

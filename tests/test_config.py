@@ -110,6 +110,26 @@ REFUSED = [
     ({"train.evaluate_every": 5}, "evaluate_every 5 has no validation part"),
     ({"train.evaluate_every": 700, "train.validation": 0.1}, "evaluate_every 700 is more than epochs 600"),
     ({"train.augment": "crop"}, "takes the place of shift 4 and cutout 16"),
+    # one-shot training and ranking
+    ({"one_shot.space": ""}, "one_shot.space", "at least 1 character"),
+    ({"one_shot.objective": "moco"}, "one_shot.objective", "got 'moco'"),
+    ({"one_shot.batch_size": 1}, "one_shot.batch_size"),
+    ({"one_shot.teacher": 1.1}, "one_shot.teacher", "got 1.1"),
+    ({"one_shot.validation": 0.0}, "one_shot.validation", "greater than 0"),
+    ({"one_shot.objective": "supervised", "one_shot.negatives": False}, "would ignore negatives=false; expected true"),
+    (
+        {"one_shot.objective": "supervised", "one_shot.negatives": False, "one_shot.cross_path": False},
+        "would ignore cross_path=false, negatives=false", "objective='crosspath'",
+    ),
+    ({"one_shot.queue": 191}, "queue 191 is less than the batch_size 192", "e.g. 768"),
+    ({"ranking.linear_milestones": (0.8, 0.6)}, "[0.8, 0.6] do not rise"),
+    ({"ranking.linear_milestones": (0.6, 0.6)}, "[0.6, 0.6] do not rise"),
+    ({"ranking.linear_milestones": (0.6, 1.0)}, "ranking.linear_milestones.1", "got 1.0"),
+    ({"ranking.calibration_images": 100}, "calibration_batch 128 is more than calibration_images 100"),
+    ({"ranking.parents": 51}, "parents 51 are more than the population 50"),
+    ({"ranking.mutations": 26}, "mutations 26 and crossovers 25 are more than the population 50"),
+    ({"ranking.parents": 1}, "crossovers of 1 parent", "crossovers=0"),
+    ({"ranking.mutation_p": 0.0}, "ranking.mutation_p"),
     # what does not fit the images
     ({"data.image_size": 31, "model.stem": "imagenet"}, "data.image_size 31", "expected 32 or more"),
     ({"train.cutout": 33}, "train.cutout 33 is larger than images of 32 pixels"),
@@ -141,6 +161,11 @@ def test_settings_without_sense_are_refused_in_one_line(settings, words):
     {**LABELLED, "search.epochs": 1},  # ratios are passed over
     {**LABELLED, "model.num_cells": 2, "relaxed.num_cells": 3},
     {"search.method": "ssnas", "relaxed.shift": 17}, {"relaxed.order": 2, "model.precision": "bfloat16"},
+    {"one_shot.queue": 192}, {"one_shot.queue": 1, "one_shot.negatives": False},
+    {"one_shot.queue": 1, "one_shot.objective": "supervised"}, {"one_shot.queue": 1000},  # no multiple of a batch
+    {"one_shot.teacher": 0.0}, {"one_shot.teacher": 1},  # the student itself, and a random network
+    {"ranking.linear_milestones": ()}, {"ranking.parents": 1, "ranking.crossovers": 0},
+    {"ranking.mutations": 0}, {"ranking.generations": 1},
     {"model.num_cells": 1}, {"data.image_size": 33}, {"data.image_size": 32, "model.stem": "imagenet"},
 ])  # fmt: skip
 def test_what_a_researcher_may_mean_is_taken(settings):

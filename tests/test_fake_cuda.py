@@ -8,10 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 from fake_card import fake_card
+from toy_space import ARMS
 
 import sswp_lib.learn.footprint as footprint
 import sswp_lib.learn.relaxed as relaxed
-from sswp_lib.learn import RelaxedSearch, Search, Training, loop
+from sswp_lib.learn import OneShot, RelaxedSearch, Search, Training, loop
+from sswp_lib.learn.ranking import LinearEvaluation, Ranker
 from sswp_lib.methods import RELAXED
 from sswp_lib.space import Genotype, MixedNet, SuperNet
 
@@ -128,6 +130,33 @@ def test_a_whole_training(config, data, card, settings, precision):
     assert {p.device.type for p in training.network.parameters()} == {"cuda"}
 
 
+@pytest.mark.parametrize(
+    ("arm", "precision"),
+    [("Pi-NAS", "bfloat16"), ("no teacher", "float32"), ("no negatives", "float32"), ("SPOS", "bfloat16")],
+)
+def test_one_shot_training_and_a_ranking_by_it(toy, data, card, arm, precision):
+    """Steps, an interruption in between, what it ends with; then the shared classifier, scores, and likeness. Images in
+    main memory too.
+    """
+    settings = {"model.precision": precision, "one_shot.epochs": 1, "ranking.linear_epochs": 1}
+    config = toy.changed(**settings | ARMS[arm])
+    for images in (on_card(data), on_card(data, labels=False)):
+        loop = OneShot(config, images, "cuda")
+        steps_of(loop, 2)
+        loop.restore(loop.state())
+        assert on_cpu(run(loop)[1])
+        everything = [*loop.supernet.parameters(), *loop.objective.parameters(), *loop.objective.buffers()]
+        assert {(t.device.type, t.dtype) for t in everything} == {("cuda", torch.float32)}
+        evaluation = LinearEvaluation(config, images, loop.supernet, "cuda")
+        steps_of(evaluation, 1)
+        evaluation.restore(evaluation.state())
+        assert on_cpu(run(evaluation)[1])
+        ranker = Ranker(config, images, loop.supernet, evaluation.classifier, "cuda")
+        choices = loop.space.draw_two(torch.Generator())
+        assert ranker.score(choices[0]) >= 0
+        assert ranker.features(choices).device.type == "cpu"
+
+
 def test_images_in_main_memory(config, data, card):
     """A set too large for the card: its batches go there, one after another."""
     images = on_card(data, labels=False)
@@ -167,6 +196,18 @@ def test_a_training_waits_for_losses_alone(config, data, card, monkeypatch):
     training = Training(config.changed(**SETTINGS | settings), on_card(data), DARTS, device="cuda")
     training.epoch = 1  # drop-path is at its rate
     for expected in (0, 1, 0, 1):
+        card.waits.clear()
+        steps_of(training, 1)
+        assert card.waits == [READ] * expected
+
+
+@pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS)
+def test_one_shot_training_waits_for_losses_alone(toy, data, card, monkeypatch, arm):
+    """Three numbers a step are noted, two of SPOS; they are looked at every third step."""
+    noted = 2 if "one_shot.objective" in arm else 3
+    monkeypatch.setattr(loop, "CHECK_EVERY", 3 * noted)
+    training = OneShot(toy.changed(**arm), on_card(data), "cuda")
+    for expected in (0, 0, 1):
         card.waits.clear()
         steps_of(training, 1)
         assert card.waits == [READ] * expected

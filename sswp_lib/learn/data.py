@@ -316,12 +316,14 @@ def halves(count: int, labels: Tensor | None, seed: int) -> tuple[Tensor, Tensor
 
 
 def training_subset(
-    labels: Tensor, validation: float, fraction: float, per_class: int | None, seed: int, classes: tuple[str, ...] = ()
-) -> tuple[Tensor, Tensor]:
+    labels: Tensor, validation: float, fraction: float, per_class: int | None, seed: int,
+    classes: tuple[str, ...] = (), section: str = "train",
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Return indices of the labelled training images and of the validation images; both stratified, disjoint.
 
     The labelled images are nested: those of a smaller fraction are among those of a larger one, for one seed.
-    Every class keeps at least one image; InputError where one of the `classes` has too few.
+    Every class keeps at least one image; InputError, in terms of the configuration's `section`, where one of the
+    `classes` has too few.
     """
     ranks, sizes = _ranks(labels, generator(seed, "labels"))
     held_out = (validation * sizes).round().long().clamp(min=1 if validation > 0 else 0)
@@ -338,9 +340,9 @@ def training_subset(
         asked = "one training image of each class is needed" if per_class is None else f"{per_class} labels per class"
         raise InputError(
             f"{asked}{'' if per_class is None else ' asked for'}, but class {name} has {left} training images left "
-            f"({size}, of which train.validation={validation:g} holds out {size - left}); lower "
-            f"{'' if per_class is None else 'train.labels_per_class or '}train.validation, add images of it, or leave "
-            "it out with data.classes"
+            f"({size}, of which {section}.validation={validation:g} holds out {size - left}); lower "
+            f"{'' if per_class is None else f'{section}.labels_per_class or '}{section}.validation, add images of it, "
+            "or leave it out with data.classes"
         )
     return (ranks < wanted).nonzero().squeeze(1), (ranks >= available).nonzero().squeeze(1)
 

@@ -48,7 +48,8 @@ def _similarities(z: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
 class Objective(nn.Module):
     """What is learnt from: `objective(model, views, labels, *extra)` -> (scalar loss, {"accuracy": tensor}).
 
-    `model(x, *extra)` is called with all views in one batch; `extra` is a supernet's paths.
+    `model(x, *extra)` is called with all views in one batch; `extra` is a supernet's paths. Objectives of several paths
+    call it once for each.
 
     Attributes:
         num_views: random views of each image that a step needs.
@@ -90,7 +91,7 @@ class SimCLR(Objective):
     def forward(self, model, views, labels, *extra):
         """`accuracy` is the share of views whose nearest other view is of the same image."""
         logits, target = _similarities(model(torch.cat(views), *extra), self.temperature)
-        return F.cross_entropy(logits, target), {"accuracy": _share_right(logits, target)}
+        return F.cross_entropy(logits, target), {"accuracy": share_right(logits, target)}
 
 
 class Supervised(Objective):
@@ -108,7 +109,7 @@ class Supervised(Objective):
     def forward(self, model, views, labels, *extra):
         scores = model(views[0], *extra).float()
         loss = F.cross_entropy(scores, labels, label_smoothing=self.label_smoothing)
-        return loss, {"accuracy": _share_right(scores, labels)}
+        return loss, {"accuracy": share_right(scores, labels)}
 
 
 class BYOL(Objective):
@@ -139,10 +140,8 @@ class BYOL(Objective):
     def attach(self, model: nn.Module) -> None:
         self.target = copy.deepcopy(model).requires_grad_(False)
 
-    @torch.no_grad()
     def follow(self, model: nn.Module) -> None:
-        own, new = dict(self.target.named_parameters()), dict(model.named_parameters())
-        torch._foreach_lerp_(list(own.values()), [new[name] for name in own], 1 - self.ema)
+        approach(self.target, model, self.ema)
 
     def prune_as(self, model: nn.Module) -> None:
         self.target.prune_as(model.present)
@@ -155,10 +154,20 @@ class BYOL(Objective):
         loss = 2 - 2 * (predicted * wanted).sum(dim=1).mean()
         half = len(views[0])
         nearest = (predicted[:half] @ wanted[:half].T).detach()
-        return loss, {"accuracy": _share_right(nearest, torch.arange(half, device=nearest.device))}
+        return loss, {"accuracy": share_right(nearest, torch.arange(half, device=nearest.device))}
 
 
-def _share_right(scores: Tensor, target: Tensor) -> Tensor:
+@torch.no_grad()
+def approach(own: nn.Module, model: nn.Module, ema: float) -> None:
+    """Move the parameters of `own`, a copy of `model` or of a part of it, to ema * own + (1 - ema) * model's. Buffers
+    stay.
+    """
+    mine, new = dict(own.named_parameters()), dict(model.named_parameters())
+    torch._foreach_lerp_(list(mine.values()), [new[name] for name in mine], 1 - ema)
+
+
+def share_right(scores: Tensor, target: Tensor) -> Tensor:
+    """Return the share of rows whose greatest score is that of their target: scores (N, M), target (N,), a scalar."""
     return (scores.detach().argmax(dim=1) == target).float().mean()
 
 

@@ -250,7 +250,7 @@ def write(choices: Choices) -> str:
 
 
 BENCH201 = Space(
-    name="bench201",
+    name="nasbench201",
     edges=EDGE_NAMES,
     candidates=tuple(OPERATIONS),
     build=Bench201Net,

@@ -10,6 +10,7 @@ and the factorised reduction pads maps of odd size, where DARTS's fails.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -95,6 +96,27 @@ class AveragePool(nn.AvgPool2d):
         return small.average_pool(x, self.stride) if small.is_small(x) else super().forward(x)
 
 
+def batch_norms(model: nn.Module) -> list[BatchNorm]:
+    """Return every BatchNorm of a model."""
+    return [module for module in model.modules() if isinstance(module, BatchNorm)]
+
+
+@contextmanager
+def by_batch(model: nn.Module):
+    """Meanwhile every BatchNorm normalises by the batch and stores nothing; then the model is in its mode again."""
+    layers, was_training = batch_norms(model), model.training
+    momenta = [layer.momentum for layer in layers]
+    try:
+        model.train()
+        for layer in layers:
+            layer.momentum = None
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+        model.train(was_training)
+
+
 @torch.no_grad()
 def calibrate(model: nn.Module, batches: Iterable[Tensor], forward: Callable[[Tensor], object] | None = None) -> None:
     """Recompute every BatchNorm's stored statistics as the mean over the batches' own; `model` is left in its mode.
@@ -117,20 +139,14 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor], forward: Callable[[Te
         for old, new in zip(total, (mean, var, 1.0), strict=True):
             old += new
 
-    layers = [module for module in model.modules() if isinstance(module, BatchNorm)]
-    handles = [layer.register_forward_pre_hook(add) for layer in layers]
-    was_training, momenta = model.training, [layer.momentum for layer in layers]
+    handles = [layer.register_forward_pre_hook(add) for layer in batch_norms(model)]
     try:
-        model.train()
-        for layer in layers:
-            layer.momentum = None  # normalise by the batch and store nothing meanwhile
-        for images in batches:
-            forward(images)
+        with by_batch(model):
+            for images in batches:
+                forward(images)
     finally:
-        for handle, layer, momentum in zip(handles, layers, momenta, strict=True):
+        for handle in handles:
             handle.remove()
-            layer.momentum = momentum
-        model.train(was_training)
     for layer, (mean, var, count) in sums.items():
         layer.running_mean.copy_(mean / count)
         layer.running_var.copy_(var / count)

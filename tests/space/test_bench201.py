@@ -177,7 +177,7 @@ def test_every_string_is_read_and_written_unchanged():
     (EXAMPLE.replace("skip_connect", "nor_conv_5x5"), "edge 0>3: unknown operation 'nor_conv_5x5'; did you mean 'nor_"),
     (EXAMPLE.replace("skip_connect", ""), "edge 0>3: unknown operation ''"),
     (EXAMPLE.replace("skip_connect", "__import__('os')"), "edge 0>3: unknown operation \"__import__('os')\""),
-    ('{"space": "bench201"}', "not an architecture of bench201"),
+    ('{"space": "nasbench201"}', "not an architecture of nasbench201"),
 ])  # fmt: skip
 def test_wrong_strings_are_refused_in_one_line(text, named):
     with pytest.raises(InputError) as error:
@@ -208,7 +208,7 @@ def test_nearly_all_pairs_of_paths_are_connected_on_both_sides():
     """
     good = 0
     for sides in product((0, 1, 2), repeat=6):
-        one, two = (Choices("bench201", tuple(NONE if side == which else SKIP for side in sides)) for which in (0, 1))
+        one, two = (Choices("nasbench201", tuple(NONE if side == which else SKIP for side in sides)) for which in (0, 1))
         good += (BENCH201.is_connected(one) and BENCH201.is_connected(two)) * 3 ** sides.count(2)
     assert good == 14_943
     assert round(100 * good / 5**6, 2) == 95.64
