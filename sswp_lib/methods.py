@@ -87,7 +87,7 @@ class OneShot(Section):
     # "supervised" takes neither: the positive is of the other path (false: of its own); earlier images are negatives
     cross_path: StrictBool = True  # paper, Table 7
     negatives: StrictBool = True  # paper, Table 7
-    epochs: StrictInt = Field(100, ge=1)  # paper
+    epochs: StrictInt = Field(100, ge=0)  # paper; 0: the network as it is drawn, a control
     batch_size: StrictInt = Field(192, ge=2)  # paper; images, of which four views (SPOS: two) are seen
     lr: StrictFloat = Field(0.03, gt=0)  # paper; by a cosine to 0
     schedule: Literal["epoch", "step"] = "epoch"  # the unit in which the cosine advances; code

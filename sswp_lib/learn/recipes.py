@@ -6,10 +6,11 @@ Paper: section 4.4 (the two-stage baseline: architecture search, then SimCLR pre
 from __future__ import annotations
 
 from sswp_lib.config import Config, Search, Train, Views
-from sswp_lib.methods import NOT_RELAXED, RELAXED
+from sswp_lib.methods import NOT_RELAXED, RELAXED, OneShot
 
 PRETRAINED = ("simclr", "simclr_matched")  # initialisations that begin with a pre-training
 LABELLED = ("labels", "labels_per_class", "validation", "evaluate_every")
+CROSS_PATH = ("cross_path", "negatives", "temperature", "teacher", "queue")  # of one-shot training without labels
 SHARED = (
     "epochs", "batch_size", "lr", "min_lr", "schedule", "momentum", "weight_decay", "grad_clip", "temperature",
 )  # fmt: skip
@@ -48,6 +49,14 @@ def unused(config: Config, kind: str) -> list[str]:
         "data.root", *(f"data.views.{name}" for name in views), *["model.projection_dim"] * labelled,
         *(f"{kind}.{name}" for name in own), *["relaxed.shift"] * (relaxed and not labelled),
     ]  # fmt: skip
+
+
+def unused_by_one_shot(one_shot: OneShot) -> list[str]:
+    """Return the dotted settings that the result of a one-shot training does not depend on."""
+    contrast = [*(f"one_shot.{name}" for name in CROSS_PATH), "model.projection_dim"]
+    if one_shot.objective == "supervised":
+        return contrast
+    return [] if one_shot.negatives else ["one_shot.queue", "one_shot.temperature"]
 
 
 def sections(config: Config, kind: str) -> list[str]:

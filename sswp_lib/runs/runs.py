@@ -10,7 +10,7 @@ record but `provenance`, and its weights.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
@@ -65,7 +65,7 @@ def search(
     """
     device, loop = device or default_device(), SEARCHES[config.search.method]
     make = lambda line: loop(config, load(config.data, device, line.working), device)  # noqa: E731
-    return _run(Asked("search", _identity(config, "search")), make, device, quiet, tensorboard, fresh)
+    return carried_out(Asked("search", _identity(config, "search")), make, device, quiet, tensorboard, fresh)
 
 
 def train(
@@ -109,7 +109,7 @@ def train(
     origin = start.name if start is not None else weights and weights.name
     sha256 = start.weights_sha256 if start is not None else state and files.checksum(files.weights_bytes(state))
     asked = Asked("train", _identity(config, "train"), _source(genotype, sha256), origin)
-    return _run(asked, make, device, quiet, tensorboard, fresh)
+    return carried_out(asked, make, device, quiet, tensorboard, fresh)
 
 
 def has_weights(record: Record) -> bool:
@@ -200,8 +200,15 @@ def memory(config: Config, batch_size: int = 16, device: str | None = None, quie
 
 def _identity(config: Config, kind: str) -> dict[str, Any]:
     """Return the part of a configuration that a run's result depends on."""
-    plain = config.part(*sections(config, kind))
-    for setting in unused(config, kind):
+    return plain(config, sections(config, kind), unused(config, kind))
+
+
+def plain(config: Config, parts: Sequence[str], without: Iterable[str]) -> dict[str, Any]:
+    """Return sections of a configuration without the dotted settings that a result does not depend on; a folder of
+    images by its content.
+    """
+    plain = config.part(*parts)
+    for setting in without:
         *outer, last = setting.split(".")
         inner = plain
         for section in outer:
@@ -213,9 +220,13 @@ def _identity(config: Config, kind: str) -> dict[str, Any]:
     return plain
 
 
-def _run(
-    asked: Asked, make: Callable[[Line], Loop], device: str, quiet: bool, tensorboard: bool, fresh: bool
-) -> Record:
+def carried_out(
+    asked: Asked, make: Callable[[Line], Loop], device: str, quiet: bool, tensorboard: bool = False,
+    fresh: bool = False,
+) -> Record:  # fmt: skip
+    """Return the record of a run that is asked for: as it is there, taken up, or done; where `fresh`, done in any case.
+    `make` is called for its loop where there is something to do.
+    """
     folder, line = asked.folder, Line(asked.name, quiet)
     earlier = lambda: None if fresh else _finished(folder)  # noqa: E731
     try:

@@ -208,7 +208,9 @@ def test_nearly_all_pairs_of_paths_are_connected_on_both_sides():
     """
     good = 0
     for sides in product((0, 1, 2), repeat=6):
-        one, two = (Choices("nasbench201", tuple(NONE if side == which else SKIP for side in sides)) for which in (0, 1))
+        one, two = (
+            Choices("nasbench201", tuple(NONE if side == which else SKIP for side in sides)) for which in (0, 1)
+        )
         good += (BENCH201.is_connected(one) and BENCH201.is_connected(two)) * 3 ** sides.count(2)
     assert good == 14_943
     assert round(100 * good / 5**6, 2) == 95.64
