@@ -17,6 +17,10 @@ from sswp_lib.config import DATASETS, InputError, RunError, setting_names, short
 from sswp_lib.presets import METHODS, PRESETS, load_config, parse_settings
 
 STOPPED = 130  # what typer makes of Ctrl-C
+SHOWN = (
+    "A run's name; its beginning is enough. Or a genotype's file, DARTS's text or the name of a published one, or "
+    "NAS-Bench-201's string."
+)
 NAMED = 10  # damaged records that are named with their reason
 
 app = typer.Typer(
@@ -144,11 +148,14 @@ def list_runs() -> None:
 
 
 @app.command()
-def show(run: Annotated[str, typer.Argument(help="A run's name; its beginning is enough.")]) -> None:
-    """Show a finished run's record, without its history, as JSON."""
-    from sswp_lib.runs import runs
+def show(source: Annotated[str, typer.Argument(metavar="RUN|ARCHITECTURE", help=SHOWN)]) -> None:
+    """Show a finished run's record, without its history, or an architecture in all forms that can say it, as JSON."""
+    from sswp_lib.space.texts import texts
 
-    typer.echo(json.dumps(runs.find(run).model_dump(mode="json", exclude={"history"}), indent=1))
+    found = shown(source)
+    plain = found.model_dump(mode="json", exclude={"history"}) if hasattr(found, "kind") else {}
+    architecture = found.architecture if hasattr(found, "kind") else found
+    typer.echo(json.dumps(plain | ({"texts": texts(architecture)} if architecture is not None else {}), indent=1))
 
 
 @app.command()
@@ -277,6 +284,15 @@ def resolve(source: str, depth: Callable[[], int]):
                 raise
     what = f"{short(source)} is a folder" if is_folder else f"no file {short(source)}"
     raise InputError(f"{what}; expected a genotype file or a run's name")
+
+
+def shown(source: str):
+    """Return the record of a run, or the architecture of a text, a file or a publication."""
+    from sswp_lib.space import texts
+
+    if source.lstrip().startswith(("|", "{")):
+        return texts.read(source)
+    return texts.read_file(Path(source)) if os.path.isfile(source) else resolve(source, lambda: 20)
 
 
 def data_name(source: str) -> str:

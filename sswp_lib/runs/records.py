@@ -24,7 +24,8 @@ from torch import Tensor
 from sswp_lib import __version__
 from sswp_lib.config import InputError, home, html_table, one_line, suggest
 from sswp_lib.runs import files
-from sswp_lib.space import Genotype
+from sswp_lib.space import Choices, Genotype
+from sswp_lib.space.texts import read as read_architecture
 
 FORMAT = 3  # part of every name; raised when the code comes to other results than before (tests/golden.py)
 CHECKSUM = "record_sha256"  # of everything else in a record's file
@@ -56,6 +57,12 @@ class Record(BaseModel):
                 f"run {self.name} is a {self.kind} measurement without a genotype; give a search or a training"
             )
         return Genotype.model_validate(plain)
+
+    @property
+    def architecture(self) -> Genotype | Choices | None:
+        """What the run found or trained, in whatever space; None where it is about none."""
+        plain = self.result.get("genotype") or self.source.get("genotype") or self.result.get("best")
+        return read_architecture(json.dumps(plain)) if plain else None
 
     def outcome(self) -> dict[str, str]:
         """Return the few numbers that say how it went: of a search its loss and what it found, of a training its test

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import ast
 import json
+from collections.abc import Callable
 from importlib import resources
 from itertools import accumulate
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, StrictInt, ValidationError, field_validator
@@ -33,6 +35,9 @@ NUM_NODES = 4  # intermediate nodes of a cell; nodes 0 and 1 are its inputs
 EDGES = tuple((source, node) for node in range(2, 2 + NUM_NODES) for source in range(node))  # 14, node by node
 EDGE_INDEX = {edge: index for index, edge in enumerate(EDGES)}
 EDGES_OF_NODE = {node: [EDGE_INDEX[source, node] for source in range(node)] for node in range(2, 2 + NUM_NODES)}
+
+
+Architecture = TypeVar("Architecture")
 
 
 def reduction_cells(num_cells: int) -> tuple[int, ...]:
@@ -88,8 +93,23 @@ class Genotype(BaseModel):
         }
         return dict(sorted(found.items()))
 
+    def __hash__(self) -> int:
+        return hash(self.to_json())
+
     def to_json(self) -> str:
         return json.dumps({"cells": self.cells})
+
+    def to_text(self) -> str | None:
+        """Return the genotype as DARTS prints one, to be stacked to its number of cells again; None where its cells are
+        not all one of two, or no normal one is among them.
+        """
+        reductions = reduction_cells(self.num_cells)
+        normal = [cell for i, cell in enumerate(self.cells) if i not in reductions]
+        reduce = [self.cells[i] for i in reductions]
+        if not normal or any(cell != normal[0] for cell in normal) or any(cell != reduce[0] for cell in reduce):
+            return None
+        nodes = f"range(2, {2 + NUM_NODES})"
+        return f"Genotype(normal={normal[0]}, normal_concat={nodes}, reduce={reduce[0]}, reduce_concat={nodes})"
 
     @classmethod
     def from_json(cls, text: str) -> Genotype:
@@ -116,20 +136,7 @@ class Genotype(BaseModel):
     @classmethod
     def from_file(cls, path: Path, num_cells: int = 20) -> Genotype:
         """Read the file of a genotype in either form; InputError names the file."""
-        try:
-            size = path.stat().st_size
-            if size > MAX_BYTES:
-                raise InputError(f"{size / 1e6:.1f} MB is no genotype; expected at most {MAX_BYTES / 1e6:g} MB")
-            text = path.read_text(encoding="utf-8-sig")
-            if not text.strip():
-                raise InputError("the file is empty; expected a genotype")
-            return cls.from_text(text, num_cells)
-        except UnicodeDecodeError:
-            raise InputError(f"{str(path)!r}: not a text; expected a genotype as JSON or as DARTS prints it") from None
-        except OSError as error:
-            raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from None
-        except InputError as error:
-            raise InputError(f"{str(path)!r}: {error}") from None
+        return of_file(path, lambda text: cls.from_text(text, num_cells))
 
     @classmethod
     def published(cls, name: str, num_cells: int = 20) -> Genotype:
@@ -152,6 +159,24 @@ class Genotype(BaseModel):
             raise InputError(f"num_cells is {num_cells}; expected 1 or more")
         reductions = reduction_cells(num_cells)
         return cls(cells=[reduce if i in reductions else normal for i in range(num_cells)])
+
+
+def of_file(path: Path, read: Callable[[str], Architecture]) -> Architecture:
+    """Return what `read` makes of a file's text; InputError names the file."""
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise InputError(f"{size / 1e6:.1f} MB is no genotype; expected at most {MAX_BYTES / 1e6:g} MB")
+        text = path.read_text(encoding="utf-8-sig")
+        if not text.strip():
+            raise InputError("the file is empty; expected a genotype")
+        return read(text)
+    except UnicodeDecodeError:
+        raise InputError(f"{str(path)!r}: not a text; expected a genotype as JSON or as DARTS prints it") from None
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from None
+    except InputError as error:
+        raise InputError(f"{str(path)!r}: {error}") from None
 
 
 def _pair_of_cells(text: str) -> dict[str, list]:
