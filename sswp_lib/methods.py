@@ -80,7 +80,7 @@ def check_relaxed(
 class OneShot(Section):
     """A network with every candidate in it, trained along two uniform paths a step (`learn.oneshot`)."""
 
-    space: str = Field("nasbench201", min_length=1)  # one of `space.SPACES`
+    space: str = Field("nasbench201", min_length=1)  # one of `space.SPACES`, or "cells", the paper's own
     init_channels: StrictInt = Field(16, ge=1)  # of the one-shot network; NAS-Bench-201
     num_cells: StrictInt = Field(5, ge=1)  # of the one-shot network, a stage; NAS-Bench-201
     objective: Literal["crosspath", "supervised"] = "crosspath"  # Pi-NAS; supervised: SPOS

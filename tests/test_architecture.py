@@ -22,6 +22,7 @@ SPACE = [
     ["cell", "paths"],
     ["spaces"],
     ["supernet", "mixed", "network", "bench201", "resnest"],
+    ["cells", "texts"],
 ]  # downwards; beside one another where in one list
 PROJECT = PACKAGE.parent / "pyproject.toml"
 ENVIRONMENT = PACKAGE.parent / "environment.yml"

@@ -41,14 +41,14 @@ def evolve(space: Space, score: Callable[[Choices], float], settings: Ranking, g
     """
     scores: Scores = {}
     for _ in range(settings.generations):
-        generation = _generation(space, scores, settings, g)
+        generation = next_generation(space, scores, settings, g)
         if not generation:
             break
         scores |= exhaustive(generation, score)
     return scores
 
 
-def _generation(space: Space, scores: Scores, s: Ranking, g: torch.Generator) -> list[Choices]:
+def next_generation(space: Space, scores: Scores, s: Ranking, g: torch.Generator) -> list[Choices]:
     """Return the next architectures to score, all different from one another and from those that were."""
     parents = [choices for choices, _ in best_first(scores)[: s.parents]]
     found: list[Choices] = []
@@ -64,26 +64,11 @@ def _generation(space: Space, scores: Scores, s: Ranking, g: torch.Generator) ->
                 found.append(drawn)
 
     if parents:
-        fill(s.mutations, lambda: mutation(space, parents[_below(len(parents), g)], s.mutation_p, g))
+        fill(s.mutations, lambda: space.mutation(parents[_below(len(parents), g)], s.mutation_p, g))
     if len(parents) > 1:
-        fill(s.crossovers, lambda: crossover(*_two(parents, g), g))
+        fill(s.crossovers, lambda: space.crossover(*_two(parents, g), g))
     fill(s.population - len(found), lambda: space.draw(g))
     return found
-
-
-def mutation(space: Space, parent: Choices, p: float, g: torch.Generator) -> Choices:
-    """Return the parent with each edge, with probability p, drawn anew from all candidates; connected or not."""
-    changed = torch.rand(len(space.edges), generator=g) < p
-    drawn = torch.randint(len(space.candidates), (len(space.edges),), generator=g)
-    pairs = zip(parent.operations, changed.tolist(), drawn.tolist(), strict=True)
-    return space.choices([space.candidates[k] if new else operation for operation, new, k in pairs])
-
-
-def crossover(one: Choices, two: Choices, g: torch.Generator) -> Choices:
-    """Return a child that has each edge of either parent, with equal probabilities; connected or not."""
-    first = (torch.rand(len(one.operations), generator=g) < 0.5).tolist()
-    pairs = zip(one.operations, two.operations, first, strict=True)
-    return Choices(one.space, tuple(a if mine else b for a, b, mine in pairs))
 
 
 def _two(parents: list[Choices], g: torch.Generator) -> tuple[Choices, Choices]:

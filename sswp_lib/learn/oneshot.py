@@ -21,9 +21,10 @@ from sswp_lib.learn.loop import Loop, optimizer_state, precision, restore_optimi
 from sswp_lib.learn.measure import parameters
 from sswp_lib.learn.objectives import Objective, Supervised
 from sswp_lib.learn.views import normalise, random_views
-from sswp_lib.space import SPACES, Choices, Space
+from sswp_lib.space import SPACES, CellSpace, Choices, Genotype, Space
 from sswp_lib.space.ops import batch_norms
 
+Architecture = Choices | Genotype
 COLLAPSE_PATHS = 4  # along which the collapse of a finished network is measured; ours
 
 
@@ -109,13 +110,15 @@ class OneShot(Loop):
         self.optimizer.step()
         self.objective.follow(self.supernet)
 
-    def draw(self, g: torch.Generator) -> tuple[Choices, Choices]:
+    def draw(self, g: torch.Generator) -> tuple[Architecture, Architecture]:
         """Draw a step's two architectures: for Pi-NAS two that share no operation, for SPOS independent ones."""
         if self.settings.objective == "crosspath":
             return self.space.draw_two(g)
         return self.space.draw(g), self.space.draw(g)
 
-    def loss(self, index: Tensor, g: torch.Generator, one: Choices, two: Choices) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self, index: Tensor, g: torch.Generator, one: Architecture, two: Architecture
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the objective on fresh random views of the training images `index`, along two architectures."""
         data, config = self.data, self.config.data
         images = take(data.train, index, self.device)
@@ -174,11 +177,13 @@ class OneShot(Loop):
         return {name: sum(each[name] for each in found) / len(found) for name in found[0]}
 
 
-def space_of(config: Config) -> Space:
+def space_of(config: Config) -> Space | CellSpace:
     """Return the space that the configuration names; InputError where there is none of that name."""
     name = config.one_shot.space
+    if name == CellSpace.name:
+        return CellSpace(config.one_shot.num_cells)
     if name not in SPACES:
-        raise InputError(f"one_shot.space: unknown space {name!r}{suggest(name, SPACES)}")
+        raise InputError(f"one_shot.space: unknown space {name!r}{suggest(name, [*SPACES, CellSpace.name])}")
     return SPACES[name]
 
 

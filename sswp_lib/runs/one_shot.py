@@ -4,19 +4,19 @@ on, cached, locked, resumable and recorded like those of `runs`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from sswp_lib.config import Config
 from sswp_lib.learn.data import load
-from sswp_lib.learn.oneshot import OneShot, build_supernet
+from sswp_lib.learn.oneshot import Architecture, OneShot, build_supernet
 from sswp_lib.learn.ranking import LinearEvaluation
 from sswp_lib.learn.recipes import unused_by_one_shot
-from sswp_lib.learn.scoring import Scoring
+from sswp_lib.learn.scoring import Evolution, Scoring
 from sswp_lib.runs import runs
 from sswp_lib.runs.carrying_out import Asked
 from sswp_lib.runs.records import Record
-from sswp_lib.space import Choices
 
 MODEL = ("projection_dim", "precision")  # all that they use of the section `model`
 
@@ -46,29 +46,54 @@ def linear_evaluation(config: Config, device: str | None = None, quiet: bool = F
 
 
 def rank(
-    config: Config, architectures: Sequence[Choices], alike: Sequence[Choices] = (), device: str | None = None,
-    quiet: bool = False,
+    config: Config, architectures: Sequence[Architecture], alike: Sequence[Architecture] = (),
+    device: str | None = None, quiet: bool = False,
 ) -> Record:  # fmt: skip
     """Return the record of the scores of `architectures` by a one-shot network, which is trained first; with labels by
     its own head, without them by a linear classifier. See `learn.scoring`.
     """
     device = device or runs.default_device()
-    trained, classifier = _with_weights(train, config, device, quiet), None
-    if config.one_shot.objective == "crosspath":
-        classifier = _with_weights(linear_evaluation, config, device, quiet)
+    trained, classifier = _judges(config, device, quiet)
 
     def make(line) -> Scoring:
         data, linear = load(config.data, device, line.working), classifier and classifier.weights()
         return Scoring(config, data, trained.weights(), architectures, linear, alike, device)
 
-    source = {
-        "weights_sha256": trained.weights_sha256,
-        "classifier_sha256": classifier and classifier.weights_sha256,
-        "architectures": [list(choices.operations) for choices in architectures],
-        "alike": [list(choices.operations) for choices in alike],
+    source = _source(trained, classifier) | {
+        "architectures": [json.loads(a.to_json()) for a in architectures],
+        "alike": [json.loads(a.to_json()) for a in alike],
     }
     asked = Asked("ranking", _ranking_identity(config), source, trained.name)
     return runs.carried_out(asked, make, device, quiet)
+
+
+def search(config: Config, device: str | None = None, quiet: bool = False, fresh: bool = False) -> Record:
+    """Return the record of a search by evolution among the architectures of a one-shot network's space, scored by that
+    network, which is trained first. See `learn.scoring.Evolution`.
+    """
+    device = device or runs.default_device()
+    trained, classifier = _judges(config, device, quiet)
+
+    def make(line) -> Evolution:
+        data, linear = load(config.data, device, line.working), classifier and classifier.weights()
+        return Evolution(config, data, trained.weights(), linear, device)
+
+    asked = Asked("evolution", _ranking_identity(config), _source(trained, classifier), trained.name)
+    return runs.carried_out(asked, make, device, quiet, fresh=fresh)
+
+
+def _judges(config: Config, device: str, quiet: bool) -> tuple[Record, Record | None]:
+    """Return the one-shot training, and the linear evaluation of what has learnt without labels."""
+    trained = _with_weights(train, config, device, quiet)
+    labelled = config.one_shot.objective == "supervised"
+    return trained, None if labelled else _with_weights(linear_evaluation, config, device, quiet)
+
+
+def _source(trained: Record, classifier: Record | None) -> dict[str, Any]:
+    return {
+        "weights_sha256": trained.weights_sha256,
+        "classifier_sha256": classifier and classifier.weights_sha256,
+    }
 
 
 def _with_weights(make, config: Config, device: str, quiet: bool) -> Record:

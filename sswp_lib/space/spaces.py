@@ -111,6 +111,19 @@ class Space:
             if self.is_connected(one) and self.is_connected(two):
                 return one, two
 
+    def mutation(self, parent: Choices, p: float, generator: torch.Generator) -> Choices:
+        """Return the parent with each edge, with probability p, drawn anew from all candidates; connected or not."""
+        changed = torch.rand(len(self.edges), generator=generator) < p
+        drawn = torch.randint(len(self.candidates), (len(self.edges),), generator=generator)
+        each = zip(parent.operations, changed.tolist(), drawn.tolist(), strict=True)
+        return self.choices([self.candidates[k] if new else operation for operation, new, k in each])
+
+    def crossover(self, one: Choices, two: Choices, generator: torch.Generator) -> Choices:
+        """Return a child that has each edge of either parent, with equal probabilities; connected or not."""
+        first = (torch.rand(len(self.edges), generator=generator) < 0.5).tolist()
+        each = zip(one.operations, two.operations, first, strict=True)
+        return self.choices([a if mine else b for a, b, mine in each])
+
     def is_connected(self, choices: Choices) -> bool:
         return self.connected is None or self.connected(choices)
 

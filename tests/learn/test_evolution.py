@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-import sswp_lib.learn.evolution as module
 from sswp_lib.config import Config, Ranking
-from sswp_lib.learn.evolution import best_first, crossover, evolve, exhaustive, mutation
+from sswp_lib.learn.evolution import best_first, evolve, exhaustive
 from sswp_lib.space import Choices, Space
 
 NAMES = ("none", "skip", "conv_1x1", "conv_3x3", "pool")
@@ -105,8 +104,8 @@ def generations(settings: Ranking, monkeypatch) -> list[list[tuple[str, Choices]
     made: dict[Choices, str] = {}
     scored = set()
     for name in ("mutation", "crossover"):
-        original = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda *a, original=original, name=name: note(original(*a), name))
+        original = getattr(Space, name)
+        monkeypatch.setattr(Space, name, lambda *a, original=original, name=name: note(original(*a), name))
 
     def note(choices: Choices, name: str) -> Choices:
         if choices not in scored:
@@ -151,25 +150,25 @@ def test_a_mutation_draws_each_edge_anew_with_its_probability():
     parent = LARGE.choices(("skip",) * 8)
     generator, children = g(), []
     for _ in range(2000):
-        children.append(mutation(LARGE, parent, 0.25, generator).operations)
+        children.append(LARGE.mutation(parent, 0.25, generator).operations)
     changed = [name for child in children for name in child if name != "skip"]
     assert len(changed) / 16_000 == pytest.approx(0.25 * 4 / 5, abs=0.01)
     for name in set(NAMES) - {"skip"}:
         assert changed.count(name) / len(changed) == pytest.approx(0.25, abs=0.03)
     per_edge = [sum(child[e] != "skip" for child in children) / 2000 for e in range(8)]
     assert max(abs(share - 0.2) for share in per_edge) < 0.04
-    assert mutation(LARGE, parent, 1e-12, g()) == parent
+    assert LARGE.mutation(parent, 1e-12, g()) == parent
 
 
 def test_a_crossover_takes_each_edge_of_either_parent():
     one, two = LARGE.choices(("skip",) * 8), LARGE.choices(("pool",) * 8)
     generator = g()
-    children = [crossover(one, two, generator).operations for _ in range(1000)]
+    children = [LARGE.crossover(one, two, generator).operations for _ in range(1000)]
     assert {name for child in children for name in child} == {"skip", "pool"}
     for edge in range(8):
         assert sum(child[edge] == "skip" for child in children) / 1000 == pytest.approx(0.5, abs=0.06)
     assert len(set(children)) > 200
-    assert crossover(one, two, g()).space == "any"
+    assert LARGE.crossover(one, two, g()).space == LARGE.name
 
 
 def test_a_list_is_scored_in_its_order_once():
