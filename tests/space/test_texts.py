@@ -30,7 +30,7 @@ def test_cells_of_their_own_have_no_text_of_darts(g):
     assert one.to_text() is None
 
 
-@pytest.mark.parametrize("space", SPACES.values(), ids=str)
+@pytest.mark.parametrize("space", SPACES.values(), ids=list(SPACES))
 def test_choices_are_written_and_read_back(space, g):
     choices = space.draw(g)
     for form, text in texts(choices).items():
