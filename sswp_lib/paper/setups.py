@@ -115,11 +115,13 @@ def size(config: Config) -> str:
     )
 
 
-def recipe(study: Config, frame: pd.DataFrame) -> str:
-    """Return the words of a caption that say what was searched, what networks were trained on, and how long."""
+def recipe(study: Config, frame: pd.DataFrame, searched: Config | None = None) -> str:
+    """Return the words of a caption that say what was searched, what networks were trained on, and how long; `searched`
+    is how, where it is not by the study.
+    """
     return (
-        f"{size(study)}; {int(frame['labels'].median())} labels, {study.train.epochs} epochs, learning rate "
-        f"{study.train.lr:g}"
+        f"{size(searched or study)}; {int(frame['labels'].median())} labels, {study.train.epochs} epochs, "
+        f"learning rate {study.train.lr:g}"
     )
 
 

@@ -275,7 +275,7 @@ def size_against_accuracy(frame: pd.DataFrame, order: Sequence[str]) -> Figure:
             found["parameters"].mean() / 1e3,
             found["scratch"].mean(),
             yerr=half_width(found["scratch"]),
-            marker="osD^vP"[i % 6],
+            marker="osD^vPX*<>"[i % 10],
             color=COLOURS[i],
             ms=7,
             capsize=3,
