@@ -78,7 +78,7 @@ def test_gradient_equals_finite_differences_of_a_gate(supernet, images, seed, g)
         for sign in (1, -1):
             moved = gates.detach().clone()
             moved[cell, edge, k] += sign * eps
-            ends.append(float(mixed_loss(supernet, images, moved, seed)))
+            ends.append(mixed_loss(supernet, images, moved, seed).item())
         assert (ends[0] - ends[1]) / (2 * eps) == pytest.approx(float(to_gates[cell, edge, k]), rel=1e-5, abs=1e-7)
     p = supernet.alpha.detach().softmax(-1)
     torch.testing.assert_close(found, p * (to_gates - (p * to_gates).sum(-1, keepdim=True)))
