@@ -1,4 +1,4 @@
-"""What the paper claims, and what was measured of it.
+"""What the papers claim, and what was measured of it.
 
 A claim is "seen" where the 95 % interval of its effect lies wholly on the claim's side of a bound (above 0, if nothing
 else is said), "contradicted" where it lies wholly on the other, else "undecided". That something does *not* help is a
@@ -30,6 +30,7 @@ from sswp_lib.paper.effects import (
     runs_of,
     student,
 )
+from sswp_lib.paper.ssnas_claims import SSNAS_CLAIMS
 
 __all__ = ["CLAIMS", "Claim", "Effect", "above_ten_percent", "at", "best_of", "between", "gathered", "ledger"]
 __all__ += ["memory", "nested", "preferred_rates", "relative_gain"]  # all that notebooks need to measure claims
@@ -207,6 +208,7 @@ CLAIMS = {  # in the order in which a report tells them
         "the same magnitude (ours)",
         below=2.0,
     ),
+    **SSNAS_CLAIMS,
 }
 
 
