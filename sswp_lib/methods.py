@@ -40,6 +40,9 @@ class Relaxed(Section):
     num_cells: StrictInt | None = Field(None, ge=MIN_CELLS)
     # pixels by which labelled images are moved, beside their flip; None: an eighth of their side (DARTS: 4 of 32)
     shift: StrictInt | None = Field(None, ge=0)
+    # images of each class that a search by labels has, for weights and alpha together; None: all. Ours: SSNAS's Table 3
+    # has few of each because its data set has many classes
+    labels_per_class: StrictInt | None = Field(None, ge=2)
 
 
 def check_method(method: str, objective: str, planted: Sequence[str], alpha_stream: int) -> None:
@@ -74,6 +77,9 @@ def check_relaxed(
         (method == "darts" and (relaxed.shift or 0) > image_size // 2,
          f"relaxed.shift {relaxed.shift} moves images of {image_size} pixels by more than half; expected at most "
          f"{image_size // 2}"),
+        (method == "ssnas" and relaxed.labels_per_class is not None,
+         f"relaxed.labels_per_class {relaxed.labels_per_class} is of no use to method 'ssnas', which sees no labels; "
+         "expected null, or search.method=darts"),
     ]  # fmt: skip
 
 

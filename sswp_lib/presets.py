@@ -104,6 +104,30 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
 
 _AS_PAPER: dict[str, Any] = {"search.ratios": (0.2, 0.4, 0.4), "search.edges": "all"}
 
+# SSNAS's comparisons: cells are searched for in a small network and trained from scratch in a larger one. The learning
+# rate of alpha is again 6 / steps. All but `paper` is ours; there `METHODS` says what is DARTS's, and 10 % of the
+# training images to choose on are ours too.
+_SSNAS: dict[str, dict[str, Any]] = {
+    "smoke": {
+        "data.per_class": 32, "model.num_cells": 4, "relaxed.init_channels": 2, "relaxed.num_cells": 3,
+        "relaxed.alpha_lr": 1.5, "search.epochs": 2, "search.batch_size": 64, "train.epochs": 3,
+    },
+    "quick": {
+        "model.num_cells": 5, "relaxed.init_channels": 4, "relaxed.num_cells": 3, "relaxed.alpha_lr": 0.2,
+        "search.epochs": 3, "train.labels_per_class": 10, "train.epochs": 30, "train.batch_size": 50, "train.lr": 0.03,
+    },
+    "night": {
+        "model.num_cells": 8, "relaxed.init_channels": 4, "relaxed.num_cells": 5, "relaxed.alpha_lr": 0.03,
+        "search.epochs": 20, "train.labels_per_class": 10, "train.epochs": 30, "train.batch_size": 50, "train.lr": 0.03,
+    },
+    "cifar": {
+        "relaxed.init_channels": 8, "relaxed.num_cells": 5, "relaxed.alpha_lr": 0.004, "search.epochs": 15,
+        "train.epochs": 15, "train.batch_size": 256, "train.lr": 0.1,
+    },
+    "paper": {**_RELAXED["paper"], "train.epochs": 650, "train.validation": 0.1},
+}  # fmt: skip
+_SSNAS = {p: {**own, "search.method": "ssnas", "search.temperature": 0.5} for p, own in _SSNAS.items()}
+
 # What comparisons change in a preset. Ablations compare many searches: they keep the paper's ratios and edges at a size
 # and length that several seeds can bear. Few labels and fractions train what one search found, on a part of the labels
 # and at rates chosen on a held-out part; the paper (section 4.4) names neither that part nor the epochs: 200, a third
@@ -142,6 +166,16 @@ STUDIES: dict[str, dict[str, dict[str, Any]]] = {
         "cifar": {"train.epochs": 15, "train.batch_size": 256},
         "paper": {"train.validation": 0.1, "train.epochs": 200},
     },
+    "ssnas": _SSNAS,
+    # what pre-trains these cells without labels (the epochs of the search are the pre-training's), and what is trained
+    # from it; SSNAS names neither's length: all is ours
+    "ssnas_features": {
+        "smoke": {**_SSNAS["smoke"], "train.lr": 0.1},
+        "quick": {**_SSNAS["quick"], "search.epochs": 8, "train.epochs": 20, "train.lr": 0.1},
+        "night": {**_SSNAS["night"], "search.epochs": 60, "train.epochs": 30, "train.lr": 0.1},
+        "cifar": {**_SSNAS["cifar"], "search.epochs": 30},
+        "paper": {**_SSNAS["paper"], "search.epochs": 300, "train.epochs": 200},
+    },
 }
 # What a preset changes for its second data set, a slice of photographs beside the digits; and in its studies there.
 SLICES: dict[str, dict[str, Any]] = {
@@ -155,7 +189,8 @@ SLICE_STUDIES: dict[str, dict[str, dict[str, Any]]] = {
     # architectures are judged on all labels: on few, photographs are hardly told apart by any
     "night": {"ablations": {"train.labels": 1.0, "train.validation": 0.0, "train.epochs": 10, "train.lr": 0.05}},
 }
-CHOOSING_RATES = ("few_labels", "fractions")  # studies that take each start's learning rate by validation accuracy
+# studies that take each start's learning rate, or one search of several, by validation accuracy
+CHOOSING = ("few_labels", "fractions", "ssnas", "ssnas_features")
 
 
 def load_config(
@@ -174,8 +209,7 @@ def load_config(
 
     Raises:
         InputError: an unknown preset, data set, study, method or setting (the nearest name is given), a value out of
-            range, a setting that the method has no use for, or no validation part where the study chooses learning
-            rates by it.
+            range, a setting that the method has no use for, or no validation part where the study chooses by it.
     """
     if preset not in PRESETS:
         raise InputError(f"unknown preset {preset!r}{suggest(preset, PRESETS)}")
@@ -195,10 +229,10 @@ def load_config(
         **(settings or {}),
     }
     config = Config().changed(**chosen)
-    if study in CHOOSING_RATES and config.train.validation == 0:
+    if study in CHOOSING and config.train.validation == 0:
         raise InputError(
-            f"train.validation is 0, but {study} chooses learning rates by validation accuracy; expected a part of the "
-            "training images, e.g. train.validation=0.1"
+            f"train.validation is 0, but {study} chooses by validation accuracy; expected a part of the training "
+            "images, e.g. train.validation=0.1"
         )
     return config
 

@@ -8,7 +8,7 @@ import pytest
 
 from sswp_lib.config import DATASETS, Config, InputError, setting_names, validated
 from sswp_lib.methods import RELAXED
-from sswp_lib.presets import CHOOSING_RATES, DATA_DEFAULTS, METHODS, PRESETS, STUDIES, load_config, parse_settings
+from sswp_lib.presets import CHOOSING, DATA_DEFAULTS, METHODS, PRESETS, STUDIES, load_config, parse_settings
 
 LABELLED = {"search.method": "darts", "search.objective": "supervised"}
 NO_LABELS = {"train.objective": "simclr", "train.init": "concomitant"}
@@ -94,6 +94,9 @@ REFUSED = [
     ({"relaxed.init_channels": 3}, "relaxed.init_channels", "multiple of 2"),
     ({"search.method": "ssnas", "relaxed.order": 2, "model.precision": "bfloat16"}, "bfloat16 rounds away",
      "relaxed.order=1"),
+    ({"search.method": "ssnas", "relaxed.labels_per_class": 5}, "labels_per_class 5 is of no use",
+     "search.method=darts"),
+    ({"relaxed.labels_per_class": 1}, "relaxed.labels_per_class", "got 1"),
     ({**LABELLED, "relaxed.shift": 17}, "relaxed.shift 17 moves images of 32 pixels", "expected at most 16"),
     # labels, validation and what is learnt
     ({"train.labels": 0.1, "train.labels_per_class": 2}, "labels 0.1 and labels_per_class 2 are both given"),
@@ -161,6 +164,7 @@ def test_settings_without_sense_are_refused_in_one_line(settings, words):
     {**LABELLED, "search.epochs": 1},  # ratios are passed over
     {**LABELLED, "model.num_cells": 2, "relaxed.num_cells": 3},
     {"search.method": "ssnas", "relaxed.shift": 17}, {"relaxed.order": 2, "model.precision": "bfloat16"},
+    {"relaxed.labels_per_class": 5}, {**LABELLED, "relaxed.labels_per_class": 2},
     {"one_shot.queue": 192}, {"one_shot.queue": 1, "one_shot.negatives": False},
     {"one_shot.queue": 1, "one_shot.objective": "supervised"}, {"one_shot.queue": 1000},  # no multiple of a batch
     {"one_shot.teacher": 0.0}, {"one_shot.teacher": 1},  # the student itself, and a random network
@@ -177,7 +181,7 @@ def test_what_a_researcher_may_mean_is_taken(settings):
 def test_every_preset_is_valid_on_every_data_set_in_every_study(preset, data):
     configs = {study: load_config(preset, data, study=study) for study in (None, *STUDIES)}
     assert all(config.data.name == data for config in configs.values())
-    assert [study for study in CHOOSING_RATES if not 0 < configs[study].train.validation <= 0.2] == []
+    assert [study for study in CHOOSING if not 0 < configs[study].train.validation <= 0.2] == []
     few = configs["few_labels"].train
     assert few.labels == 0.1 if few.labels_per_class is None else few.labels_per_class <= 10
 
@@ -206,9 +210,10 @@ def test_dartss_recipe_is_that_of_the_paper_preset():
     same = {"search.method": "darts", "search.objective": "supervised", "search.temperature": s.temperature}
     assert ssnas.changed(**same) == darts
     for preset, images in (("smoke", 1347), ("quick", 1347), ("night", 1347), ("cifar", 50_000), ("paper", 50_000)):
-        config = load_config(preset, method="ssnas")
-        steps = config.search.epochs * (images // 2 // config.search.batch_size)
-        assert config.relaxed.alpha_lr * steps == pytest.approx(6, rel=0.05)
+        for config in (load_config(preset, method="ssnas"), load_config(preset, study="ssnas")):
+            count = images if config.data.per_class is None else 10 * config.data.per_class
+            steps = config.search.epochs * (count // 2 // config.search.batch_size)
+            assert config.relaxed.alpha_lr * steps == pytest.approx(6, rel=0.05)
 
 
 @pytest.mark.parametrize(("method", "settings", "words"), [
@@ -225,8 +230,8 @@ def test_settings_of_no_use_to_a_method_are_refused(method, settings, words):
 
 
 def test_studies_that_choose_rates_ask_for_a_validation_part():
-    for study in CHOOSING_RATES:
-        with pytest.raises(InputError, match=f"train.validation is 0, but {study} chooses learning rates") as error:
+    for study in CHOOSING:
+        with pytest.raises(InputError, match=f"train.validation is 0, but {study} chooses by") as error:
             load_config("quick", settings={"train.validation": 0.0}, study=study)
         assert "train.validation=0.1" in str(error.value)
     assert load_config("quick", settings={"train.validation": 0.0}, study="ablations").train.validation == 0

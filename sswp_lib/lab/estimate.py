@@ -20,8 +20,7 @@ from sswp_lib.learn.loop import Loop
 from sswp_lib.learn.recipes import PRETRAINED, pretraining, sections
 from sswp_lib.learn.searches import SEARCHES
 from sswp_lib.learn.train import Training
-from sswp_lib.methods import RELAXED
-from sswp_lib.paper import beyond, setups, studies, tables
+from sswp_lib.paper import beyond, setups, ssnas, studies, tables
 from sswp_lib.paper.setups import Setup
 from sswp_lib.paper.studies import Job
 from sswp_lib.runs import runs
@@ -122,9 +121,20 @@ def _further(own: dict[str, Any]) -> list[Job]:
     return [*studies.ablation(study, arms | studies.gain_arms(study), n, trainings), *moved, *studies.probes(study, n)]
 
 
+def _ssnas(own: dict[str, Any]) -> list[Job]:
+    _, study, n, _ = _setup(own, "ssnas")
+    features, rates = _setup(own, "ssnas_features").study, ssnas.rates(own["preset"])
+    arms = ssnas.arms(study, own["labels_per_class"])
+    return [
+        *ssnas.compared(study, arms, n, setups.number_of_trainings(own["preset"])),
+        *ssnas.selection(features, study, n), *ssnas.representations(features, study, n),
+        *ssnas.starts(features, study, n, rates),
+    ]  # fmt: skip
+
+
 JOBS: dict[str, Callable[[dict[str, Any]], list[Job]]] = {  # by the notebook's number
     "01": _few_labels, "02": _benchmark, "03": _pruning, "04": _fractions, "05": _rates,
-    "06": lambda own: [Job({}, _setup(own).config)], "07": _further,
+    "06": lambda own: [Job({}, _setup(own).config)], "07": _further, "08": _ssnas,
 }  # fmt: skip
 
 
@@ -195,8 +205,7 @@ def _plain(job: Job) -> Config:
 def _steps(job: Job) -> int:
     config, count = job.config, len(load(job.config.data).train)
     if job.source is None:
-        whole = config.search.method in RELAXED and config.relaxed.split == "same"
-        return config.search.epochs * ((count if whole else count // 2) // config.search.batch_size)
+        return config.search.epochs * studies.iterations(config)
     t, classes = config.train, len(load(config.data).classes)
     count = count // 2 if t.half else count
     labelled = t.labels_per_class * classes if t.labels_per_class else count * (1 - t.validation) * t.labels

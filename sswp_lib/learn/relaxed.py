@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sswp_lib.config import Config
-from sswp_lib.learn.data import ImageData, epoch_batches, generator, take
+from sswp_lib.config import Config, InputError
+from sswp_lib.learn.data import ImageData, epoch_batches, generator, halves, take, training_subset
 from sswp_lib.learn.halves import Halves
 from sswp_lib.learn.loop import seeded
 from sswp_lib.learn.measure import certainty, entropy, operation_shares
@@ -44,7 +44,7 @@ class RelaxedSearch(Halves):
         device: where to compute.
 
     Raises:
-        InputError: labels are needed and missing, or a batch is larger than a half.
+        InputError: labels are needed and missing, or too few of a class, or a batch is larger than a half.
     """
 
     supernet: MixedNet
@@ -57,8 +57,14 @@ class RelaxedSearch(Halves):
         self._build()
 
     def _split(self) -> tuple[Tensor, Tensor]:
-        everything = torch.arange(len(self.data.train))
-        return (everything, everything) if self.config.relaxed.split == "same" else super()._split()
+        r, data, seed = self.config.relaxed, self.data, self.config.seed
+        if r.split == "halves" and r.labels_per_class is None:
+            return super()._split()
+        seen = torch.arange(len(data.train)) if r.labels_per_class is None else _few(data, r.labels_per_class, seed)
+        if r.split == "same":
+            return seen, seen
+        weights, alpha = halves(len(seen), data.train_labels.cpu()[seen], seed)
+        return seen[weights], seen[alpha]
 
     def _build(self) -> None:
         s, r, seed, model = self.settings, self.relaxed, self.config.seed, self.config.model
@@ -171,7 +177,7 @@ class RelaxedSearch(Halves):
             "changed_by_caps": 0,
             **self.measures(genotype),
             "pruned_at": {},
-            "images": len(self.data.train),
+            "images": len(torch.cat([self.weights_half, self.alpha_half]).unique()),
         }
         return result, self.kept_weights(network)
 
@@ -181,3 +187,16 @@ class RelaxedSearch(Halves):
         network = Network(genotype, width, head=self.supernet.head, stem=self.config.model.stem)
         load_concomitant(network, self.supernet.state_dict())
         return network.to(self.device, memory_format=torch.channels_last)
+
+
+def _few(data: ImageData, per_class: int, seed: int) -> Tensor:
+    """Return the indices of so many training images of each class, those that a training of that seed has labels of."""
+    labels = data.labels("a search by labels")
+    rarest = int(torch.bincount(labels, minlength=len(data.classes)).argmin())
+    count = int((labels == rarest).sum())
+    if count < per_class:
+        raise InputError(
+            f"relaxed.labels_per_class is {per_class}, but class {data.classes[rarest]!r} has {count} training images; "
+            f"expected at most {count}, or null for all"
+        )
+    return training_subset(labels, 0.0, 1.0, per_class, seed, data.classes, section="relaxed")[0]

@@ -23,6 +23,8 @@ from sswp_lib.space import Genotype, LoadReport, Network, calibrate, drop_path_m
 # DARTS's recipe for ImageNet
 TRAINING_CROPS = Views(crop_scale=(0.08, 1.0), jitter=(0.4, 0.4, 0.4, 0.2), jitter_p=1.0, grey_p=0.0, blur_p=0.0)
 
+HELD_OUT_BATCHES = 10  # as a search is judged on
+
 
 class Training(Loop):
     """One training run.
@@ -192,6 +194,8 @@ class Training(Loop):
                 result["calibrated"] = self._accuracies()
         if self.objective.needs_labels and without_test(self.data):
             result["classes_without_test"] = without_test(self.data)
+        if s.half:
+            result["held_out"] = self._held_out()
         result |= {
             "trained_on": len(self.train_index),
             "validated_on": len(self.validation_index),
@@ -201,6 +205,26 @@ class Training(Loop):
             "multiply_adds": multiply_adds(self.network, self.config.data.image_size),
         }
         return result, {name: t.detach().cpu().contiguous() for name, t in self.network.state_dict().items()}
+
+    @torch.no_grad()
+    def _held_out(self) -> dict[str, float]:
+        """Return the mean loss and accuracy of a pre-training's objective on fixed views of the half that it did not
+        see: what models are selected by where there are no labels.
+        """
+        s, seed, seen = self.settings, self.config.seed, []
+        other = halves(len(self.data.train), None, seed)[1]
+        other = other[torch.randperm(len(other), generator=generator(seed, "held out"))]
+        batches = other.split(s.batch_size)[:HELD_OUT_BATCHES]
+        self.network.eval()
+        for i, index in enumerate(b for b in batches if len(b) == len(batches[0])):
+            images, g = take(self.data.train, index, self.device), generator(seed, "held out", i)
+            views = [self._view(images, g) for _ in range(self.objective.num_views)]
+            with precision(self.config, self.device):
+                seen.append(self.objective(self.network, views, None))
+        return {
+            "loss": sum(float(loss) for loss, _ in seen) / len(seen),
+            "accuracy": sum(float(metrics["accuracy"]) for _, metrics in seen) / len(seen),
+        }
 
     def _accuracies(self) -> dict[str, Any]:
         """Return accuracies on the test set and, where one is held out, on the validation part; and the best validation

@@ -1,4 +1,4 @@
-"""What the paper claims, and what was measured of it.
+"""What the papers claim, and what was measured of it.
 
 A claim is "seen" where the 95 % interval of its effect lies wholly on the claim's side of a bound (above 0, if nothing
 else is said), "contradicted" where it lies wholly on the other, else "undecided". That something does *not* help is a
@@ -10,13 +10,14 @@ by lot. A ledger judges each claim alone; `gathered` all of a report together (H
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from sswp_lib.config import InputError
 from sswp_lib.paper import learnt
+from sswp_lib.paper.claim import CONTROL, MARGIN, NOT_TESTABLE, NOT_WORSE, SCRATCH, Claim
 from sswp_lib.paper.effects import (
     ALPHA,
     NO_SPREAD,
@@ -29,69 +30,25 @@ from sswp_lib.paper.effects import (
     runs_of,
     student,
 )
+from sswp_lib.paper.ssnas_claims import SSNAS_CLAIMS
 
 __all__ = ["CLAIMS", "Claim", "Effect", "above_ten_percent", "at", "best_of", "between", "gathered", "ledger"]
 __all__ += ["memory", "nested", "preferred_rates", "relative_gain"]  # all that notebooks need to measure claims
 
-MARGIN = 1.0  # points of test accuracy; ours, fixed before any result: what a few hundred test images can tell apart
-NOT_TESTABLE = "not testable"
-CONTROL = "control, ours"  # what the paper does not compare
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A claim of the paper: where it stands, its effect there, and what is measured here.
-
-    Args:
-        margin: of non-inferiority, in points; the claim is seen where the effect lies above -margin.
-        below: where given, the claim is seen where the effect lies below it.
-        architectures: whether it says something of the architectures that searches find.
-    """
-
-    text: str
-    section: str
-    paper: str
-    measure: str
-    margin: float = 0.0
-    below: float | None = None
-    architectures: bool = False
-
-    @property
-    def bound(self) -> str:
-        """What the whole interval must be for the claim to be seen."""
-        return f"below {self.below:g}" if self.below is not None else f"above {-self.margin or 0:g}"
-
-    def p(self, effect: Effect) -> float | None:
-        """Return the two-sided p of an effect against the claim's bound."""
-        return effect.p_against(-self.margin if self.below is None else self.below)
-
-    def verdict(self, effect: Effect) -> str:
-        """Return the verdict by the effect's own interval, as if no other claim were tested."""
-        if effect.untestable:
-            return NOT_TESTABLE
-        p = self.p(effect)
-        if p is None or p >= ALPHA:
-            return "undecided"
-        holds = effect.mean > -self.margin if self.below is None else effect.mean < self.below
-        return "seen" if holds else "contradicted"
-
-
-_SCRATCH = "test accuracy from scratch (points)"
-_NOT_WORSE = f"no worse by more than a margin of {MARGIN:g} point (ours, fixed before results)"
 _OWN_RECIPE = "each start at its own learning rate and augmentation"
 CLAIMS = {  # in the order in which a report tells them
     "found_beats_same_size": Claim(
         "What a search finds beats random architectures of the same size",
         "4.2 (SSNAS, Table 1)",
         CONTROL,
-        f"found minus random genotypes with as many parameters within 5 %, {_SCRATCH}",
+        f"found minus random genotypes with as many parameters within 5 %, {SCRATCH}",
         architectures=True,
     ),
     "found_beats_random": Claim(
         "What a search finds beats random architectures of any size",
         "4.2 (SSNAS, Table 1)",
         "+0.68",
-        f"found minus random genotypes, {_SCRATCH}",
+        f"found minus random genotypes, {SCRATCH}",
         architectures=True,
     ),
     "concomitant_beats_random": Claim(
@@ -119,24 +76,24 @@ CLAIMS = {  # in the order in which a report tells them
         "Searching without labels (SSL) beats searching with them (SL)",
         "4.3, Table 3a",
         "+0.21",
-        f"SSL+FPP minus SL+FPP, {_SCRATCH}",
+        f"SSL+FPP minus SL+FPP, {SCRATCH}",
         architectures=True,
     ),
     "fpp_helps_ssl": Claim(
         "FPP helps a search without labels",
         "4.3, Table 3a",
         "+0.09",
-        f"SSL+FPP minus SSL, {_SCRATCH}",
+        f"SSL+FPP minus SSL, {SCRATCH}",
         architectures=True,
     ),
     "fpp_helps_sl": Claim(
-        "FPP helps a search with labels", "4.3, Table 3a", "+0.15", f"SL+FPP minus SL, {_SCRATCH}", architectures=True
+        "FPP helps a search with labels", "4.3, Table 3a", "+0.15", f"SL+FPP minus SL, {SCRATCH}", architectures=True
     ),
     "bpp_does_not_help": Claim(
         "Pruning back to front (BPP) does not help",
         "4.3, Table 3a",
         "+0.08",
-        f"SSL minus SSL+BPP, {_SCRATCH}; {_NOT_WORSE}",
+        f"SSL minus SSL+BPP, {SCRATCH}; {NOT_WORSE}",
         margin=MARGIN,
         architectures=True,
     ),
@@ -144,7 +101,7 @@ CLAIMS = {  # in the order in which a report tells them
         "The ratios 0.2 : 0.4 : 0.4 are best",
         "4.3, Table 3b",
         "+0.09",
-        f"default minus the closest of shorter and longer, {_SCRATCH}",
+        f"default minus the closest of shorter and longer, {SCRATCH}",
         architectures=True,
     ),
     "fpp_closes_gap": Claim(
@@ -157,33 +114,33 @@ CLAIMS = {  # in the order in which a report tells them
         "Skip dropout 0.2 is best",
         "4.3, Table 3c",
         "+0.07",
-        f"0.2 minus the closest of 0 and 0.5, {_SCRATCH}",
+        f"0.2 minus the closest of 0 and 0.5, {SCRATCH}",
         architectures=True,
     ),
     "proxy_free": Claim(
         "Searching on the data that is trained on beats transfer",
         "4.3, Table 3d",
         "+0.93",
-        f"proxy-free minus transfer, {_SCRATCH}",
+        f"proxy-free minus transfer, {SCRATCH}",
         architectures=True,
     ),
     "longer_search": Claim(
         "A longer search helps",
         "4.3, Figure 4",
         "a picture",
-        f"most minus fewest epochs, {_SCRATCH}",
+        f"most minus fewest epochs, {SCRATCH}",
         architectures=True,
     ),
     "larger_batch": Claim(
         "A larger batch does not help",
         "4.3, Figure 4",
         "a picture",
-        f"preset's batch minus twice of it, {_SCRATCH}; {_NOT_WORSE}",
+        f"preset's batch minus twice of it, {SCRATCH}; {NOT_WORSE}",
         margin=MARGIN,
         architectures=True,
     ),
     "byol_is_worse": Claim(
-        "BYOL in the search is worse than SimCLR", "3.3", "+0.49", f"SimCLR minus BYOL, {_SCRATCH}", architectures=True
+        "BYOL in the search is worse than SimCLR", "3.3", "+0.49", f"SimCLR minus BYOL, {SCRATCH}", architectures=True
     ),
     "concomitant_beats_simclr": Claim(
         "Concomitant weights beat SimCLR pre-training above 10 % of the labels",
@@ -214,14 +171,14 @@ CLAIMS = {  # in the order in which a report tells them
         "A search with the time of both stages is as good as a search and a pre-training of what it found",
         "4.4, conclusion",
         CONTROL,
-        f"one stage with the whole compute minus two stages, 10 % of the labels, test accuracy (points); {_NOT_WORSE}",
+        f"one stage with the whole compute minus two stages, 10 % of the labels, test accuracy (points); {NOT_WORSE}",
         margin=MARGIN,
     ),
     "fixed_search_equals_two_stages": Claim(
         "So is a search whose network goes on, once fixed, for as many steps as the pre-training has",
         "4.4, conclusion",
         CONTROL,
-        f"one stage, then fixed, minus two stages, 10 % of the labels, test accuracy (points); {_NOT_WORSE}",
+        f"one stage, then fixed, minus two stages, 10 % of the labels, test accuracy (points); {NOT_WORSE}",
         margin=MARGIN,
     ),
     "larger_rates": Claim(
@@ -251,6 +208,7 @@ CLAIMS = {  # in the order in which a report tells them
         "the same magnitude (ours)",
         below=2.0,
     ),
+    **SSNAS_CLAIMS,
 }
 
 

@@ -4,6 +4,10 @@ Each search's record has the way of its alpha beside a random walk (see `learn.e
 centred by edge, for only differences between candidates mean anything, and correlated: of all entries, and of the
 operations' means over all edges. What two seeds have in common is what a third would find too; the rest is noise, or
 what each seed's own weights want.
+
+Relaxed searches have no walk to be set beside: an update of theirs moves every entry along a gradient that all share.
+What their seeds have in common is measured in the same way, of the logarithm of the mixture's weights. Entries of one
+search may depend on one another there, so that the probability by lot is about right and no more.
 """
 
 from __future__ import annotations
@@ -24,19 +28,38 @@ from sswp_lib.runs.records import Record
 from sswp_lib.space import CANDIDATES
 
 WHOLE = "all cells"
+LEAST = 0.5e-5  # of a weight in a mixture, which records keep to five digits
 
 
 def alphas(searches: Sequence[Record]) -> np.ndarray:
-    """Return alpha at the end of each search, centred by edge: (searches, cells, 14, M).
+    """Return alpha at the end of each search, centred by edge: (searches, cells, 14, M); of relaxed searches, whose
+    cells share it, (searches, 2, 14, M).
 
     Raises:
-        InputError: searches of different shapes.
+        InputError: searches of different shapes, or one whose record does not tell its alpha.
     """
-    values = [np.array(record.result["evidence"]["alpha"]) for record in searches]
+    told = [_alpha(record) for record in searches]
+    if any(value is None for value in told):
+        silent = next(record.name for record, value in zip(searches, told, strict=True) if value is None)
+        raise InputError(f"the record of {silent} does not tell its alpha; remove it to have it made anew")
+    values = [value for value in told if value is not None]
     shapes = {value.shape for value in values}
     if len(shapes) != 1:
         raise InputError(f"alpha has the shapes {sorted(shapes)}; expected searches of one configuration")
     return np.stack([value - value.mean(-1, keepdims=True) for value in values])
+
+
+def _alpha(record: Record) -> np.ndarray | None:
+    """Return a search's alpha but for what is common to an edge's candidates; None where its record has none.
+
+    A relaxed search keeps no walk of its alpha, but the mixture's weights: their logarithm is alpha less a constant of
+    the edge, which centring takes away. A weight that was rounded to 0 counts as half of the last digit.
+    """
+    if "evidence" in record.result:
+        return np.array(record.result["evidence"]["alpha"])
+    if "mixture" in record.result:
+        return np.log(np.clip(np.array(record.result["mixture"]["weights"]), LEAST, None))
+    return None
 
 
 def correlations(values: np.ndarray) -> list[float]:
@@ -97,7 +120,7 @@ def by_lot(runs: Iterable[str]) -> str:
     for name in sorted(runs):
         if name.startswith("search-") and (records.root() / name / "record.json").is_file():
             record = records.read(records.root() / name / "record.json")
-            if "evidence" in record.result:
+            if _alpha(record) is not None:
                 groups.setdefault(digest(record.config | {"seed": None}), []).append(record)
     values = [alphas(group) for group in groups.values() if len(group) > 1]
     if not values or min(map(chance, values)) < ALPHA / len(values):

@@ -12,6 +12,7 @@ from sswp_lib.config import Config, InputError, home
 from sswp_lib.learn.data import load
 from sswp_lib.learn.known import is_there
 from sswp_lib.learn.phases import phase_lengths
+from sswp_lib.methods import RELAXED
 from sswp_lib.paper.output import Output
 from sswp_lib.presets import load_config, load_slice, parse_settings
 from sswp_lib.runs import runs
@@ -48,7 +49,8 @@ def configured(
     """Return what a notebook's parameters stand for.
 
     Args:
-        data, seeds: None for the preset's own. study: what it compares, see `presets.STUDIES`.
+        data, seeds: None for the preset's own. study: what it compares, see `presets.STUDIES`; where that searches by
+            another method than the paper's, it is the configuration too.
         own: the notebook's further parameters; None for the defaults.
 
     Raises:
@@ -60,7 +62,8 @@ def configured(
             "preset's"
         )
     given = parse_settings(settings)
-    config, compared = load_config(preset, data, settings=given), load_config(preset, data, settings=given, study=study)
+    compared = load_config(preset, data, settings=given, study=study)
+    config = compared if compared.search.method in RELAXED else load_config(preset, data, settings=given)
     load(config.data, progress=Line("data").working)  # a missing folder is said here
     usual = number_of_seeds(preset)
     return Setup(config, compared, seeds or usual, Output.of(preset, data, seeds, settings, **own))

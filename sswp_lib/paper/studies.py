@@ -17,6 +17,7 @@ from typing import Any
 
 from sswp_lib.config import Config, InputError
 from sswp_lib.learn.data import load
+from sswp_lib.methods import RELAXED
 from sswp_lib.paper.lots import Lot, random_genotype
 from sswp_lib.paper.tables import INITS
 from sswp_lib.presets import DATA_DEFAULTS
@@ -116,6 +117,18 @@ def fine_tuning(config: Config, study: Config, search: int, repeat: int, count: 
     if "fraction" in labels:
         changes |= {"train.labels": labels["fraction"], "train.labels_per_class": None}
     return Job({**labels, "search": search, "seed": seed}, study.changed(**changes), config.changed(seed=search))
+
+
+def iterations(config: Config) -> int:
+    """Return how many weight steps an epoch of a search has."""
+    data, relaxed = load(config.data), config.search.method in RELAXED
+    few = config.relaxed.labels_per_class if relaxed else None
+    whole = relaxed and config.relaxed.split == "same"
+    if few is not None:
+        count = len(data.classes) * (few if whole else few // 2)
+    else:
+        count = len(data.train) // (1 if whole else 2)
+    return count // config.search.batch_size
 
 
 def searches(config: Config, count: int) -> list[Job]:

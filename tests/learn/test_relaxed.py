@@ -10,10 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import sswp_lib.learn.halves as halves_module
 import sswp_lib.learn.relaxed as module
 from sswp_lib.config import InputError, RunError
 from sswp_lib.learn import RelaxedSearch, nt_xent
-from sswp_lib.learn.data import generator
+from sswp_lib.learn.data import generator, training_subset
 from sswp_lib.learn.measure import sizes
 from sswp_lib.learn.unrolled import unrolled_gradient
 from sswp_lib.learn.views import random_views, training_images
@@ -239,6 +240,33 @@ def test_the_same_set_serves_both_where_it_is_not_split(made, few, monkeypatch):
     for epochs in (weights, alpha):
         assert all(sorted(indices) == list(range(24)) for indices in epochs)
     assert weights != alpha
+
+
+@pytest.mark.parametrize("split", ["halves", "same"])
+def test_a_search_with_few_labels_sees_these_images_alone(made, data, monkeypatch, split):
+    """Four of each class, shared fairly by the halves, the same that a training of that seed has labels of; nothing
+    else is looked at, in the end neither.
+    """
+    search = made("darts", search__batch_size=20, relaxed__labels_per_class=4, relaxed__split=split)
+    seen, take = set(), halves_module.take
+    watched = lambda images, index, device: seen.update(index.tolist()) or take(images, index, device)  # noqa: E731
+    for place in (module, halves_module):
+        monkeypatch.setattr(place, "take", watched)
+    result, _ = run(search).finish()
+    expected = training_subset(data.train_labels, 0.2, 1.0, 4, 0)[0].tolist()
+    assert seen <= set(expected) and len(expected) == 40 == result["images"]
+    halves = (search.weights_half, search.alpha_half)
+    assert sorted(torch.cat(halves).unique().tolist()) == expected
+    for half in halves:
+        assert set(torch.bincount(data.train_labels[half]).tolist()) == {2 if split == "halves" else 4}
+    assert search.num_steps == (1 if split == "halves" else 2)
+    other = made("darts", search__batch_size=20, relaxed__labels_per_class=4, seed=1)
+    assert set(torch.cat([other.weights_half, other.alpha_half]).tolist()) != set(expected)
+
+
+def test_more_labels_of_a_class_than_there_are_are_refused(made):
+    with pytest.raises(InputError, match=r"labels_per_class is 99, but class '\d' has \d+ training images"):
+        made("darts", relaxed__labels_per_class=99)
 
 
 def test_a_batch_larger_than_a_half_is_refused(made):

@@ -278,6 +278,21 @@ def test_pre_training_leaves_the_statistics_of_plain_images(config, data):
     assert changed and all("running_" in name for name in changed) and "calibrated" not in result
 
 
+def test_a_pre_training_on_half_is_judged_on_the_other_half(config, data, monkeypatch):
+    """By its objective, on fixed views, without labels; the network's weights are what they were."""
+    unlabelled = replace(data, train_labels=None, test=None, test_labels=None, classes=())
+    half = config.changed(**PRE_TRAINING, **{"train.half": True, "train.batch_size": 16})
+    training, seen, take = run(Training(half, unlabelled, DARTS)), [], module.take
+    monkeypatch.setattr(module, "take", lambda images, index, device: seen.append(index) or take(images, index, device))
+    before, (result, weights) = tensors(training), training.finish()
+    assert differing(before, weights) == set()
+    looked_at = torch.cat(seen).tolist()
+    assert len(looked_at) == len(set(looked_at)) == 80 and not set(looked_at) & set(training.train_index.tolist())
+    assert 0 < result["held_out"]["loss"] < 20 and 0 <= result["held_out"]["accuracy"] <= 1
+    assert training.finish()[0] == result
+    assert "held_out" not in run(Training(config.changed(**PRE_TRAINING), unlabelled, DARTS)).finish()[0]
+
+
 @pytest.mark.parametrize(
     ("settings", "weights", "named"),
     [

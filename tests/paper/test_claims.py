@@ -77,10 +77,31 @@ def test_paper_effects_are_those_of_its_tables():
         "relative_gain": gain.iloc[0],
         "found_beats_random": ssnas["Random sampling"] - ssnas["SSNAS (first order)"],
         "larger_rates": math.log10(rates["concomitant"].idxmax() / rates["simclr_pretrain"].idxmax()),
+        **ssnas_effects(ssnas),
     }  # fmt: skip
     quoted = {key: float(claim.paper) for key, claim in CLAIMS.items() if claim.paper[0] in "+-"}
     assert quoted.keys() == expected.keys()
     assert {key: abs(quoted[key] - value) <= 0.0051 for key, value in expected.items()} == dict.fromkeys(expected, True)
+
+
+def ssnas_effects(error: dict[str, float]) -> dict[str, float]:
+    """Return what SSNAS reports, from the errors of its Table 1 and from its other tables."""
+    first, second, random, own = (
+        "DARTS (first order)", "DARTS (second order)", "Random sampling", "SSNAS (first order)",
+    )  # fmt: skip
+    cifar100 = reported.values("table3", "architecture", "accuracy", "ssnas")
+    table4 = reported.table("table4", "ssnas").set_index(["architecture", "batch"])
+    found, drawn = table4.loc[own], table4.loc[random]
+    table5 = reported.table("table5", "ssnas").set_index(["architecture", "fine_tune"])["accuracy"]
+    return {
+        "ss_beats_random": error[random] - error[own], "ss_beats_first": error[first] - error[own],
+        "ss_matches_second": error[second] - error[own], "ss_few_labels": cifar100[own] - cifar100[first],
+        "ss_probe": (found["linear"] - drawn["linear"]).mean(),
+        "ss_semi": (found["semi_supervised"] - drawn["semi_supervised"]).mean(),
+        "ss_batch": found.loc[64, "linear"] - found.loc[32, "linear"],
+        "ss_pretrain": table5[own, "pretrained"] - table5[own, "random weights"],
+        "ss_split": float(reported.entry("split", "ssnas")["finding"].split()[0]),
+    }  # fmt: skip
 
 
 def frame_of(**arms) -> pd.DataFrame:
@@ -256,14 +277,16 @@ def test_verdicts_that_count_are_those_after_holm():
         assert found["p, Holm"].tolist()[:4] == [0.004, 0.08, 0.06, 0.9] and math.isnan(found["p, Holm"].iloc[4])
 
 
-def searched(root, name: str, alpha: np.ndarray, seed: int, **search) -> None:
-    """Write the record of a search that came to `alpha`."""
-    evidence = {"alpha": alpha.tolist(), "updates": [], "walk": [], "drift": [], "margin": []}
+def searched(root, name: str, alpha: np.ndarray | None, seed: int, mixture: dict | None = None, **search) -> None:
+    """Write the record of a search that came to `alpha`, or of a relaxed one to a mixture."""
+    told = {"mixture": mixture}
+    if alpha is not None:
+        told = {"evidence": {"alpha": alpha.tolist(), "updates": [], "walk": [], "drift": [], "margin": []}}
     records.write(
         root / name,
         records.Record(
             name=name, kind="search", config={"search": search, "seed": seed}, seed=seed, history=[],
-            result={"evidence": evidence}, provenance={},
+            result=told, provenance={},
         ),
     )  # fmt: skip
 
@@ -297,6 +320,21 @@ def test_what_was_drawn_by_lot_tests_no_claim_about_architectures(by_lot):
         assert found["p, Holm"].tolist()[1:] == [0.002, 0.002]  # of two, not of three
 
 
+def test_relaxed_searches_are_judged_by_their_mixtures(tmp_path, monkeypatch):
+    """Two arms of three seeds: mixtures drawn by lot test nothing, one that all seeds share does."""
+    monkeypatch.setenv("SSWP_RUNS", str(tmp_path))
+    rng = np.random.default_rng(1)
+    for arm, shared in (("a", 0.0), ("b", 1.0)):
+        common = shared * rng.normal(size=(2, 14, 8))
+        for seed in range(3):
+            weights = np.exp(common + rng.normal(size=common.shape))
+            mixture = {"weights": (weights / weights.sum(-1, keepdims=True)).round(5).tolist()}
+            searched(tmp_path, f"search-{arm}{seed}", None, seed, mixture=mixture, epochs=ord(arm))
+    table = ledger({"ss_beats_random": effect_of("a"), "ss_beats_first": effect_of("ab")}, "quick")
+    assert table["alone"].tolist() == ["not testable", "seen"]
+    assert table["note"].iloc[0].startswith("alpha at chance")
+
+
 def test_single_searches_and_older_records_are_taken_as_they_are(by_lot):
     for runs in ({"search-a0"}, {"search-a0", "search-b0"}, {"search-gone", "train-x"}, set()):
         effect = Effect(1.0, 0.5, 1.5, 3, 0.001, runs=frozenset(runs))
@@ -310,7 +348,7 @@ def test_claims_about_architectures_are_marked():
         "whole_search_equals_two_stages", "fixed_search_equals_two_stages", "fpp_closes_gap",
         "concomitant_beats_random", "concomitant_beats_unaugmented", "concomitant_beats_simclr",
         "simclr_at_ten", "concomitant_beats_matched", "simclr_matched_at_ten", "larger_rates", "relative_gain",
-        "memory",
+        "memory", "ss_batch", "ss_pretrain",
     }  # fmt: skip
 
 

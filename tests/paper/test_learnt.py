@@ -148,3 +148,26 @@ def test_planted_operations_are_judged_on_every_edge():
     assert low < 0 < high and abs(mean) < 0.4
     assert learnt.twins(found, "sep_conv_3x3")[2] - learnt.twins(found, "sep_conv_3x3")[1] > 0
     assert maps.planted(found).axes[0].get_yticklabels()[7].get_text() == "noise"
+
+
+def relaxed(seed: int, alpha: np.ndarray) -> SimpleNamespace:
+    """A relaxed search's record: the mixture's weights, to five digits."""
+    weights = np.exp(alpha) / np.exp(alpha).sum(-1, keepdims=True)
+    return SimpleNamespace(name=f"search-{seed}", seed=seed, result={"mixture": {"weights": weights.round(5).tolist()}})
+
+
+def test_alpha_of_a_relaxed_search_is_told_by_its_mixture():
+    """But for a constant of each edge, and the digits that a record keeps."""
+    alpha = np.random.default_rng(0).normal(size=(3, 2, 14, 8))
+    found = learnt.alphas([relaxed(seed, values) for seed, values in enumerate(alpha)])
+    assert np.abs(found - (alpha - alpha.mean(-1, keepdims=True))).max() < 1e-2
+    one, two = (relaxed(seed, 3 * alpha[0] + values) for seed, values in enumerate(alpha[1:]))
+    assert learnt.by_entry([one, two])[0] > 0.8
+    sure = np.zeros((2, 14, 8))
+    sure[..., 3] = 30.0  # all others are rounded to 0
+    assert np.isfinite(learnt.alphas([relaxed(0, sure)])).all()
+
+
+def test_a_record_that_does_not_tell_its_alpha_is_named():
+    with pytest.raises(InputError, match="the record of search-9 does not tell its alpha"):
+        learnt.alphas([SimpleNamespace(name="search-9", seed=9, result={})])

@@ -53,11 +53,12 @@ ANOTHER = {  # of what is no plain number
     "train.init": "simclr",
     "train.labels_per_class": 2, "train.augment": "crop",
     "relaxed.split": "same", "relaxed.init_channels": 4, "relaxed.num_cells": 4, "relaxed.shift": 2,
+    "relaxed.labels_per_class": 6,
 }  # fmt: skip
 OF_ANOTHER_KIND = ("search.method", "search.objective", "search.prune", "train.objective", "train.freeze")
 REFUSED = {  # cannot be changed alone: with another value the configuration is refused
     "model.stem", "train.half", "train.labels", "train.labels_per_class", "train.validation", "train.evaluate_every",
-    "train.augment", "search.planted", "search.alpha_stream",
+    "train.augment", "search.planted", "search.alpha_stream", "relaxed.labels_per_class",
 }  # fmt: skip
 LABELS = ("train.init",)  # says where weights come from, which stand in the name themselves
 PARTS = {  # where the rest is another kind's business
