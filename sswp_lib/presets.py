@@ -113,8 +113,8 @@ _SSNAS: dict[str, dict[str, Any]] = {
         "relaxed.alpha_lr": 1.5, "search.epochs": 2, "search.batch_size": 64, "train.epochs": 3,
     },
     "quick": {
-        "model.num_cells": 5, "relaxed.init_channels": 4, "relaxed.num_cells": 3, "relaxed.alpha_lr": 0.2,
-        "search.epochs": 3, "train.labels_per_class": 10, "train.epochs": 30, "train.batch_size": 50, "train.lr": 0.03,
+        "model.num_cells": 5, "relaxed.init_channels": 4, "relaxed.num_cells": 3, "relaxed.alpha_lr": 0.3,
+        "search.epochs": 2, "train.labels_per_class": 10, "train.epochs": 30, "train.batch_size": 50, "train.lr": 0.03,
     },
     "night": {
         "model.num_cells": 8, "relaxed.init_channels": 4, "relaxed.num_cells": 5, "relaxed.alpha_lr": 0.03,
@@ -171,7 +171,7 @@ STUDIES: dict[str, dict[str, dict[str, Any]]] = {
     # from it; SSNAS names neither's length: all is ours
     "ssnas_features": {
         "smoke": {**_SSNAS["smoke"], "train.lr": 0.1},
-        "quick": {**_SSNAS["quick"], "search.epochs": 8, "train.epochs": 20, "train.lr": 0.1},
+        "quick": {**_SSNAS["quick"], "search.epochs": 4, "train.epochs": 20, "train.lr": 0.1},
         "night": {**_SSNAS["night"], "search.epochs": 60, "train.epochs": 30, "train.lr": 0.1},
         "cifar": {**_SSNAS["cifar"], "search.epochs": 30},
         "paper": {**_SSNAS["paper"], "search.epochs": 300, "train.epochs": 200},
