@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sswp_lib.config import InputError, short, suggest
 from sswp_lib.space.cell import pool
 from sswp_lib.space.ops import AveragePool, BatchNorm, PointwiseConv2d, relu_conv_bn
-from sswp_lib.space.paths import Paths, along
+from sswp_lib.space.paths import Paths, along, only
 from sswp_lib.space.spaces import Choices, Space
 
 NODES = 4  # node 0 is a cell's input, node 3 its output
@@ -165,7 +165,7 @@ class Bench201Net(nn.Module):
                         f"paths is None, and edge {edge} has {len(operations)} operations; expected paths that choose "
                         "among them, e.g. BENCH201.paths(choices), or a network of one architecture"
                     )
-            return _only
+            return only
         for picks in (paths.active, paths.inactive):
             if picks is None:
                 continue
@@ -180,13 +180,6 @@ class Bench201Net(nn.Module):
                         f"one of {', '.join(operations)}, or -1 for none"
                     )
         return along(paths, self.candidates)
-
-
-def _only(
-    row: int, edge: int, operations: nn.ModuleDict, through: Callable[[nn.Module], Tensor | None]
-) -> Tensor | None:
-    (operation,) = operations.values()
-    return through(operation)
 
 
 def _check(operations: Sequence[Sequence[str]], init_channels: int, num_cells: int) -> None:

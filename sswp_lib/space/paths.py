@@ -96,10 +96,9 @@ def sample_two_paths(
     """
     logits, present = (alpha.detach().cpu() if on_host is None else on_host), present.cpu()
     searching = searching_edges(present)
-    pair = _draw(logits, 2, generator)  # (cells, 14, 2), without replacement
-    second = _draw(logits.gather(-1, pair), 1, generator)  # 0: a is active, 1: b
-    active, inactive = pair.gather(-1, second).squeeze(-1), pair.gather(-1, 1 - second).squeeze(-1)
-    chosen = torch.stack([active, inactive], dim=-1).to(alpha.device)
+    chosen = _draw_active_first(logits, 2, generator)
+    active, inactive = chosen.unbind(-1)
+    chosen = chosen.to(alpha.device)
     p_active = torch.softmax(alpha.gather(-1, chosen), dim=-1)[..., 0]  # (cells, 14), differentiable
     gates = 1 + (p_active - p_active.detach())  # straight through; the brackets make its value exactly 1
     none = torch.full_like(active, -1)
@@ -131,10 +130,7 @@ def sample_gates(
     if not 2 <= evaluated <= count:
         raise InputError(f"evaluated is {evaluated}; expected 2 to {count}, the number of candidates")
     logits, present = (alpha.detach().cpu() if on_host is None else on_host), present.cpu()
-    drawn = _draw(logits, evaluated, generator)  # (cells, 14, m), without replacement
-    first = _draw(logits.gather(-1, drawn), 1, generator)  # which of them is active
-    order = (first + torch.arange(evaluated)) % evaluated
-    drawn = drawn.gather(-1, order)
+    drawn = _draw_active_first(logits, evaluated, generator)  # (cells, 14, m)
     p = torch.softmax(alpha.gather(-1, drawn.to(alpha.device)), dim=-1)[..., 1:]  # (cells, 14, m - 1), differentiable
     searching = searching_edges(present)
     none = torch.full_like(drawn[..., 1:], -1)
@@ -184,6 +180,14 @@ def along(paths: Paths, candidates: tuple[str, ...]) -> Callable[..., Tensor | N
     return run
 
 
+def only(
+    row: int, edge: int, operations: nn.ModuleDict, through: Callable[[nn.Module], Tensor | None]
+) -> Tensor | None:
+    """Run the one operation of an edge: what `along` returns of paths, for a network in which there is no choice."""
+    (operation,) = operations.values()
+    return through(operation)
+
+
 def best_paths(alpha: Tensor, present: Tensor) -> Paths:
     """Return the paths that run each edge's strongest remaining operation: the network as it stands."""
     alpha, present = alpha.detach().cpu(), present.cpu()
@@ -224,6 +228,15 @@ def _draw(logits: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """
     uniform = torch.rand(logits.shape, dtype=torch.float64, generator=generator)
     return (logits - (-uniform.log()).log()).topk(count, dim=-1).indices
+
+
+def _draw_active_first(logits: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Draw what an architecture step samples: `count` entries of each row as `_draw` does, then from the softmax of
+    these the one that is active; it comes first: (..., M) -> (..., count).
+    """
+    drawn = _draw(logits, count, generator)
+    first = _draw(logits.gather(-1, drawn), 1, generator)
+    return drawn.gather(-1, (first + torch.arange(count)) % count)
 
 
 class _TwoPaths(torch.autograd.Function):

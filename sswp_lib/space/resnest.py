@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from sswp_lib.config import InputError, short, suggest
 from sswp_lib.space.cell import pool
 from sswp_lib.space.ops import BatchNorm, MaxPool, PointwiseConv2d
-from sswp_lib.space.paths import Paths, along
+from sswp_lib.space.paths import Paths, along, only
 from sswp_lib.space.spaces import Choices, Space
 
 DEPTHS = (3, 4, 6, 3)  # layers of each stage, as in ResNet-50
@@ -185,7 +185,7 @@ class ResNestNet(nn.Module):
         """
         if paths is None:
             self._has_no_choice()
-            return pool(self.last_map(x, _only))
+            return pool(self.last_map(x, only))
         self._has(paths)
         return pool(self.last_map(x, along(paths, self.candidates)))
 
@@ -214,11 +214,6 @@ class ResNestNet(nn.Module):
                         f"the path in layer {i + 1} of {len(self.layers)} is {k}; expected "
                         + " or ".join(f"{k} ({self.candidates[k]})" for k in there)
                     )
-
-
-def _only(row: int, edge: int, operations: nn.ModuleDict, through: Callable[[nn.Module], Tensor]) -> Tensor:
-    (operation,) = operations.values()
-    return through(operation)
 
 
 def build(
