@@ -67,25 +67,28 @@ def arms(
     for column, a in zip(columns, measured, strict=True):
         if a is not measured[0]:
             a.sharex(measured[0])
-        for place, name in enumerate(order):
-            values = frame[frame["arm"] == name][column].dropna()
-            a.plot(values, place + 0.16 + apart(values), ".", color="0.5", ms=5)
-            a.errorbar(
-                values.mean(),
-                place - 0.08,
-                xerr=half_width(values),
-                color=COLOURS[0],
-                marker="o",
-                ms=5,
-                capsize=3,
-                lw=1.5,
-            )
+        arm_by_line(a, frame, order, column)
     _end_at_100(measured[0])
     for a in axes[0]:
         a.xaxis.set_major_locator(MaxNLocator(3))
-    axes[0][0].set_yticks(range(len(order)), order)
-    axes[0][0].set(ylim=(len(order) - 0.5, -0.5), ylabel=arm)
+    name_lines(axes[0][0], order)
+    axes[0][0].set_ylabel(arm)
     return figure
+
+
+def arm_by_line(axes: Axes, frame: pd.DataFrame, order: Sequence[str], column: str) -> None:
+    """Draw one line an arm: its values of a column as dots, and their mean with its 95 % interval."""
+    for place, name in enumerate(order):
+        values = frame[frame["arm"] == name][column].dropna()
+        axes.plot(values, place + 0.16 + apart(values), ".", color="0.5", ms=5)
+        bar = {"color": COLOURS[0], "marker": "o", "ms": 5, "capsize": 3, "lw": 1.5}
+        axes.errorbar(values.mean(), place - 0.08, xerr=half_width(values), **bar)
+
+
+def name_lines(axes: Axes, order: Sequence[str]) -> None:
+    """Write each line's arm beside it, the first at the top."""
+    axes.set_yticks(range(len(order)), order)
+    axes.set_ylim(len(order) - 0.5, -0.5)
 
 
 def by_data(frames: dict[str, pd.DataFrame], order: Sequence[str], column: str) -> Figure:
@@ -97,18 +100,13 @@ def by_data(frames: dict[str, pd.DataFrame], order: Sequence[str], column: str) 
     """
     figure, axes = plt.subplots(1, len(frames), figsize=(WIDTH, 1.3 + 0.36 * len(order)), sharey=True, squeeze=False)
     for a, (title, frame) in zip(axes[0], frames.items(), strict=True):
-        for place, name in enumerate(order):
-            values = frame[frame["arm"] == name][column].dropna()
-            a.plot(values, place + 0.16 + apart(values), ".", color="0.5", ms=5)
-            bar = {"color": COLOURS[0], "marker": "o", "ms": 5, "capsize": 3, "lw": 1.5}
-            a.errorbar(values.mean(), place - 0.08, xerr=half_width(values), **bar)
+        arm_by_line(a, frame, order, column)
         a.set_title(textwrap.fill(title, 36), fontsize=9)
         a.set_xlabel("test accuracy (%)")
         a.margins(x=0.12)
         a.xaxis.set_major_locator(MaxNLocator(4))
         _end_at_100(a)
-    axes[0][0].set_yticks(range(len(order)), order)
-    axes[0][0].set_ylim(len(order) - 0.5, -0.5)
+    name_lines(axes[0][0], order)
     return figure
 
 

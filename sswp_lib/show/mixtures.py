@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sswp_lib.runs.records import Record
-from sswp_lib.show.comparisons import apart, half_width
-from sswp_lib.show.plots import COLOURS, SMALL, WIDTH
+from sswp_lib.show.comparisons import arm_by_line, name_lines
+from sswp_lib.show.plots import SMALL, WIDTH
 from sswp_lib.space import EDGES, reduction_cells
 from sswp_lib.space.mixed import KINDS
 
@@ -48,17 +48,12 @@ def skips_beside_accuracy(frame: pd.DataFrame, order: Sequence[str]) -> Figure:
     columns = {"scratch": ("from scratch", "test accuracy (%)"), "skip share": ("collapse", "share of skips (%)")}
     figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 1.1 + 0.4 * len(order)), sharey=True)
     for axes, (column, (title, label)) in zip(panels, columns.items(), strict=True):
-        for place, name in enumerate(order):
-            values = frame[frame["arm"] == name][column].dropna()
-            axes.plot(values, place + 0.16 + apart(values), ".", color="0.5", ms=5)
-            bar = {"color": COLOURS[0], "marker": "o", "ms": 5, "capsize": 3, "lw": 1.5}
-            axes.errorbar(values.mean(), place - 0.08, xerr=half_width(values), **bar)
+        arm_by_line(axes, frame, order, column)
         axes.set_title(title, fontsize=9)
         axes.set_xlabel(label)
         axes.margins(x=0.12)
         low, high = axes.get_xlim()
         axes.set_xlim(max(low, -2), min(high, 102))  # Student's intervals know no ends
         axes.xaxis.set_major_locator(MaxNLocator(4))
-    panels[0].set_yticks(range(len(order)), order)
-    panels[0].set_ylim(len(order) - 0.5, -0.5)
+    name_lines(panels[0], order)
     return figure
