@@ -23,7 +23,7 @@ from sswp_lib.paper import tables
 from sswp_lib.paper.effects import Effect, between, nested
 from sswp_lib.paper.studies import FEW_LABEL_RATES, Job, Settings, from_scratch, iterations
 from sswp_lib.runs.records import Done, Record
-from sswp_lib.space import EDGES, Genotype, derive, reduction_cells
+from sswp_lib.space import EDGES, Genotype, derive
 from sswp_lib.space.mixed import DARTS_CANDIDATES, KINDS
 
 # as the paper's tables call them
@@ -240,11 +240,10 @@ def feature_effects(frame: pd.DataFrame, best: pd.DataFrame) -> dict[str, Effect
 
 def restacked(found: Genotype, num_cells: int) -> Genotype:
     """Return the genotype of another depth with the same normal and reduction cell."""
-    reductions = reduction_cells(found.num_cells)
-    normal = next((cell for i, cell in enumerate(found.cells) if i not in reductions), None)
-    if normal is None:
+    normal, reduce = found.by_kind()
+    if not normal:
         raise InputError(f"a genotype of {found.num_cells} cells has no normal one; expected 3 cells or more")
-    return Genotype.stacked(normal, found.cells[reductions[0]], num_cells)
+    return Genotype.stacked(normal[0], reduce[0], num_cells)
 
 
 def searches_of(done: Iterable[Done], arm: str) -> list[Record]:

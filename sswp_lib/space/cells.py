@@ -14,12 +14,10 @@ import torch
 from torch import nn
 
 from sswp_lib.config import InputError
-from sswp_lib.space.genotype import CANDIDATES, EDGES, NUM_NODES, Genotype
+from sswp_lib.space.genotype import CANDIDATES, EDGES, NUM_NODES, Genotype, Pair
 from sswp_lib.space.network import Network
 from sswp_lib.space.paths import Paths
 from sswp_lib.space.supernet import SuperNet
-
-Pair = tuple[str, int]  # (operation, input)
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,15 @@ class CellSpace:
 
     def draw(self, generator: torch.Generator) -> Genotype:
         """Draw a genotype: two different inputs of each node and both operations, uniform and independent."""
-        return self._built(lambda node: _two_inputs(node, generator), generator)
+        cells = []
+        for _ in range(self.num_cells):
+            pairs: list[Pair] = []
+            for node in range(2, 2 + NUM_NODES):
+                operations = torch.randint(len(self.candidates), (2,), generator=generator).tolist()
+                inputs = _two_inputs(node, generator)
+                pairs += [(self.candidates[k], source) for k, source in zip(operations, inputs, strict=True)]
+            cells.append(pairs)
+        return Genotype(cells=cells)
 
     def draw_two(self, generator: torch.Generator) -> tuple[Genotype, Genotype]:
         """Draw two genotypes that share no operation on an edge: where the second has an edge of the first, its
@@ -96,16 +102,6 @@ class CellSpace:
     def network(self, genotype: Genotype, **size: Any) -> nn.Module:
         """Return the compact network of a genotype."""
         return Network(genotype, **size)
-
-    def _built(self, inputs, generator: torch.Generator) -> Genotype:
-        cells = []
-        for _ in range(self.num_cells):
-            pairs: list[Pair] = []
-            for node in range(2, 2 + NUM_NODES):
-                operations = torch.randint(len(self.candidates), (2,), generator=generator).tolist()
-                pairs += [(self.candidates[k], source) for k, source in zip(operations, inputs(node), strict=True)]
-            cells.append(pairs)
-        return Genotype(cells=cells)
 
     def _other(self, name: str, source: int, taken: str | None, generator: torch.Generator) -> Pair:
         if name != taken:

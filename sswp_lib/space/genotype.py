@@ -38,6 +38,7 @@ EDGES_OF_NODE = {node: [EDGE_INDEX[source, node] for source in range(node)] for 
 
 
 Architecture = TypeVar("Architecture")
+Pair = tuple[str, StrictInt]  # (operation, input)
 
 
 def reduction_cells(num_cells: int) -> tuple[int, ...]:
@@ -53,7 +54,7 @@ class Genotype(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    cells: list[list[tuple[str, StrictInt]]]
+    cells: list[list[Pair]]
 
     @field_validator("cells")
     @classmethod
@@ -99,13 +100,19 @@ class Genotype(BaseModel):
     def to_json(self) -> str:
         return json.dumps({"cells": self.cells})
 
+    def by_kind(self) -> tuple[list[list[Pair]], list[list[Pair]]]:
+        """Return the normal cells and the reduction cells, each in their order; a network of one or two has no normal
+        one.
+        """
+        reductions = reduction_cells(self.num_cells)
+        normal = [cell for i, cell in enumerate(self.cells) if i not in reductions]
+        return normal, [self.cells[i] for i in reductions]
+
     def to_text(self) -> str | None:
         """Return the genotype as DARTS prints one, to be stacked to its number of cells again; None where its cells are
         not all one of two, or no normal one is among them.
         """
-        reductions = reduction_cells(self.num_cells)
-        normal = [cell for i, cell in enumerate(self.cells) if i not in reductions]
-        reduce = [self.cells[i] for i in reductions]
+        normal, reduce = self.by_kind()
         if not normal or any(cell != normal[0] for cell in normal) or any(cell != reduce[0] for cell in reduce):
             return None
         nodes = f"range(2, {2 + NUM_NODES})"
