@@ -150,12 +150,13 @@ def list_runs() -> None:
 @app.command()
 def show(source: Annotated[str, typer.Argument(metavar="RUN|ARCHITECTURE", help=SHOWN)]) -> None:
     """Show a finished run's record, without its history, or an architecture in all forms that can say it, as JSON."""
+    from sswp_lib.runs.records import Record
     from sswp_lib.space.texts import texts
 
-    found = shown(source)
-    plain = found.model_dump(mode="json", exclude={"history"}) if hasattr(found, "kind") else {}
-    architecture = found.architecture if hasattr(found, "kind") else found
-    typer.echo(json.dumps(plain | ({"texts": texts(architecture)} if architecture is not None else {}), indent=1))
+    found, plain = shown(source), {}
+    if isinstance(found, Record):
+        plain, found = found.model_dump(mode="json", exclude={"history"}), found.architecture
+    typer.echo(json.dumps(plain | ({"texts": texts(found)} if found is not None else {}), indent=1))
 
 
 @app.command()

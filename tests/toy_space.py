@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sswp_lib.space import Paths, Space
 from sswp_lib.space.cell import pool
 from sswp_lib.space.ops import BatchNorm
-from sswp_lib.space.paths import along
+from sswp_lib.space.paths import along, only
 
 CANDIDATES = ("conv_1x1", "conv_3x3", "skip")
 
@@ -37,7 +37,6 @@ class Chain(nn.Module):
 
     def features(self, x: Tensor, paths: Paths | None = None) -> Tensor:
         """Without paths there is one operation on each edge."""
-        only = lambda row, edge, operations, through: through(*operations.values())  # noqa: E731
         run, x = only if paths is None else along(paths, self.names), self.stem(x)
         for cell in self.cells:
             for edge, operations in enumerate(cell):

@@ -29,10 +29,10 @@ def step_memory(config: Config, batch_size: int, device: torch.device | str = "c
         {"bytes": {step: bytes}, "weights": {model: bytes}, "views": 2 * batch_size}. Steps: "weight step",
         "architecture step", "compact, 14 edges" (the sampled operations alone), "compact, 8 edges" (a derived
         genotype), and both search steps with 3 and with 7 candidates along the same operations. An architecture step
-        evaluates two candidates an edge, as the paper's; where the configuration's evaluates m of them, that stands as
-        "architecture step, m evaluated" beside it.
+        evaluates two candidates an edge, as the paper's; where the configuration's evaluates m of the seven, that
+        stands as "architecture step, m evaluated" beside it.
     """
-    size, evaluated = config.data.image_size, config.search.evaluated
+    size, evaluated = config.data.image_size, min(config.search.evaluated, len(CANDIDATES))
     with seeded(config.seed, "memory"):
         x = torch.randn(2 * batch_size, 3, size, size).to(device, memory_format=torch.channels_last)
         supernets = {len(names): _supernet(config, names, device) for names in (CANDIDATES, FEW)}
@@ -51,7 +51,7 @@ def step_memory(config: Config, batch_size: int, device: torch.device | str = "c
             "compact, 8 edges": _peak(_derived(config, g, device), x, None, device),
         }
         if evaluated > 2:
-            many = sample_gates(full.alpha, full.present, g, min(evaluated, len(CANDIDATES)))
+            many = sample_gates(full.alpha, full.present, g, evaluated)
             found[f"architecture step, {evaluated} evaluated"] = _peak(full, x, many, device)
         for name, supernet in (("3", supernets[len(FEW)]), ("7", full)):
             same = few if name == "3" else _translated(few, full)

@@ -15,7 +15,7 @@ from sswp_lib.config import Config
 from sswp_lib.learn.data import ImageData, epoch_batches, generator, halves, take
 from sswp_lib.learn.loop import Loop, optimizer_state, precision, restore_optimizer, seeded
 from sswp_lib.learn.measure import operation_counts, sizes, skip_share
-from sswp_lib.learn.objectives import Objective, build
+from sswp_lib.learn.objectives import JUDGED_ON, Objective, build, mean_of
 from sswp_lib.learn.views import normalise, random_views
 from sswp_lib.space import Genotype, Network, Paths, calibrate
 
@@ -162,14 +162,10 @@ class Halves(Loop):
             judge = build("simclr", self.config, self.settings.temperature)
         was_training = model.training
         model.eval()
-        batches = [b for b in self._fixed_batches("evaluation", 10) if len(b) == self.settings.batch_size]
+        batches = [b for b in self._fixed_batches("evaluation", JUDGED_ON) if len(b) == self.settings.batch_size]
         seen = [
             self.loss(index, generator(self.config.seed, "evaluation", i), *extra, model=model, objective=judge)
             for i, index in enumerate(batches)
         ]
         model.train(was_training)
-        count = len(batches)
-        return {
-            "loss": sum(float(loss) for loss, _ in seen) / count,
-            "accuracy": sum(float(metrics["accuracy"]) for _, metrics in seen) / count,
-        }
+        return mean_of(seen)

@@ -7,6 +7,7 @@ equation (4), as in SimCLR's Algorithm 1 and as Table 5's learning rates assume.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 from sswp_lib.config import Config, InputError
 from sswp_lib.space import ProjectionHead
+
+JUDGED_ON = 10  # batches, of a model that is judged by an objective; ours
 
 
 def nt_xent(z: Tensor, temperature: float = 0.07) -> Tensor:
@@ -164,6 +167,14 @@ def approach(own: nn.Module, model: nn.Module, ema: float) -> None:
     """
     mine, new = dict(own.named_parameters()), dict(model.named_parameters())
     torch._foreach_lerp_(list(mine.values()), [new[name] for name in mine], 1 - ema)
+
+
+def mean_of(seen: Sequence[tuple[Tensor, dict[str, Tensor]]]) -> dict[str, float]:
+    """Return the mean "loss" and "accuracy" over batches, of what an objective gave of each."""
+    return {
+        "loss": sum(float(loss) for loss, _ in seen) / len(seen),
+        "accuracy": sum(float(metrics["accuracy"]) for _, metrics in seen) / len(seen),
+    }
 
 
 def share_right(scores: Tensor, target: Tensor) -> Tensor:

@@ -107,16 +107,6 @@ class LinearEvaluation(Loop):
         return result, {name: t.detach().cpu().contiguous() for name, t in self.classifier.state_dict().items()}
 
 
-def linear_evaluation(
-    config: Config, data: ImageData, supernet: nn.Module, device: torch.device | str = "cpu"
-) -> nn.Linear:
-    """Return the classifier of a whole `LinearEvaluation`."""
-    evaluation = LinearEvaluation(config, data, supernet, device)
-    for _ in evaluation.advance():
-        pass
-    return evaluation.classifier
-
-
 class Ranker:
     """Scores architectures by the weights of one trained supernet, each with BatchNorm's statistics of its own path.
 

@@ -16,14 +16,12 @@ from sswp_lib.config import Config, InputError, Views
 from sswp_lib.learn.data import ImageData, epoch_batches, generator, halves, take, training_subset, without_test
 from sswp_lib.learn.loop import Loop, optimizer_state, precision, restore_optimizer, seeded
 from sswp_lib.learn.measure import accuracy, multiply_adds, parameters
-from sswp_lib.learn.objectives import build
+from sswp_lib.learn.objectives import JUDGED_ON, build, mean_of
 from sswp_lib.learn.views import normalise, random_views, training_images
 from sswp_lib.space import Genotype, LoadReport, Network, calibrate, drop_path_masks, load_concomitant
 
 # DARTS's recipe for ImageNet
 TRAINING_CROPS = Views(crop_scale=(0.08, 1.0), jitter=(0.4, 0.4, 0.4, 0.2), jitter_p=1.0, grey_p=0.0, blur_p=0.0)
-
-HELD_OUT_BATCHES = 10  # as a search is judged on
 
 
 class Training(Loop):
@@ -214,17 +212,14 @@ class Training(Loop):
         s, seed, seen = self.settings, self.config.seed, []
         other = halves(len(self.data.train), None, seed)[1]
         other = other[torch.randperm(len(other), generator=generator(seed, "held out"))]
-        batches = other.split(s.batch_size)[:HELD_OUT_BATCHES]
+        batches = other.split(s.batch_size)[:JUDGED_ON]
         self.network.eval()
         for i, index in enumerate(b for b in batches if len(b) == len(batches[0])):
             images, g = take(self.data.train, index, self.device), generator(seed, "held out", i)
             views = [self._view(images, g) for _ in range(self.objective.num_views)]
             with precision(self.config, self.device):
                 seen.append(self.objective(self.network, views, None))
-        return {
-            "loss": sum(float(loss) for loss, _ in seen) / len(seen),
-            "accuracy": sum(float(metrics["accuracy"]) for _, metrics in seen) / len(seen),
-        }
+        return mean_of(seen)
 
     def _accuracies(self) -> dict[str, Any]:
         """Return accuracies on the test set and, where one is held out, on the validation part; and the best validation

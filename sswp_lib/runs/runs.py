@@ -207,17 +207,17 @@ def plain(config: Config, parts: Sequence[str], without: Iterable[str]) -> dict[
     """Return sections of a configuration without the dotted settings that a result does not depend on; a folder of
     images by its content.
     """
-    plain = config.part(*parts)
+    found = config.part(*parts)
     for setting in without:
         *outer, last = setting.split(".")
-        inner = plain
+        inner = found
         for section in outer:
             inner = inner[section]
         del inner[last]
     content = fingerprint(config.data)
     if content is not None:
-        plain["data"] |= {"name": config.data.name.split(":")[0], "content": content}
-    return plain
+        found["data"] |= {"name": config.data.name.split(":")[0], "content": content}
+    return found
 
 
 def carried_out(

@@ -16,7 +16,7 @@ from sswp_lib.config import InputError
 from sswp_lib.learn.data import generator, take
 from sswp_lib.learn.measure import accuracy
 from sswp_lib.learn.oneshot import build_supernet, split
-from sswp_lib.learn.ranking import LinearEvaluation, Ranker, kendall, linear_evaluation, similarity
+from sswp_lib.learn.ranking import LinearEvaluation, Ranker, kendall, similarity
 from sswp_lib.learn.views import normalise
 from sswp_lib.space import calibrate
 from sswp_lib.space.ops import batch_norms, by_batch
@@ -48,7 +48,7 @@ def supernet(toy, data) -> nn.Module:
 @pytest.fixture
 def ranker(toy, digits, supernet) -> Ranker:
     """On the held-out part of all digits, with a classifier that has learnt something."""
-    return Ranker(toy, digits, supernet, linear_evaluation(toy, digits, supernet))
+    return Ranker(toy, digits, supernet, run(LinearEvaluation(toy, digits, supernet)).classifier)
 
 
 def everything_of(model: nn.Module) -> dict:
@@ -146,7 +146,7 @@ def test_a_linear_evaluation_that_was_interrupted(toy, data, supernet, tmp_path)
         run(resumed)
         assert torch.equal(resumed.classifier.weight, whole.classifier.weight)
         assert torch.equal(resumed.classifier.bias, whole.classifier.bias) and resumed.history == whole.history
-    once = linear_evaluation(toy, data, supernet)
+    once = run(LinearEvaluation(toy, data, supernet)).classifier
     assert torch.equal(once.weight, whole.classifier.weight)
     again = nn.Linear(6, 10)
     again.load_state_dict(whole.finish()[1])
@@ -232,7 +232,7 @@ def test_images_that_are_held_out_judge_and_do_nothing_else(toy, digits, superne
     changed[held_out] = 255 - changed[held_out]
     poisoned = replace(digits, train=changed)
     short = toy.changed(**{"ranking.linear_epochs": 1})
-    assert torch.equal(*(linear_evaluation(short, data, supernet).weight for data in (digits, poisoned)))
+    assert torch.equal(*(run(LinearEvaluation(short, data, supernet)).classifier.weight for data in (digits, poisoned)))
 
     def statistics(data) -> list[torch.Tensor]:
         with Ranker(toy, data, supernet)._calibrated(EVERYTHING[7]):
@@ -252,7 +252,7 @@ def test_images_that_are_held_out_judge_and_do_nothing_else(toy, digits, superne
 
 def test_whose_classifier_it_is(toy, digits, supernet):
     """Pi-NAS's is the linear evaluation's, SPOS's its own head."""
-    linear = linear_evaluation(toy, digits, supernet)
+    linear = run(LinearEvaluation(toy, digits, supernet)).classifier
     given, own = Ranker(toy, digits, supernet, linear), Ranker(toy, digits, supernet)
     assert given.classifier is linear and own.classifier is supernet.head
     scores = [[ranker.score(choices) for choices in EVERYTHING[:5]] for ranker in (given, own)]
@@ -279,7 +279,7 @@ def test_without_labels_nothing_is_ranked(toy, data, supernet):
 
 def test_in_bfloat16(toy, digits, supernet):
     config = toy.changed(**{"model.precision": "bfloat16", "ranking.linear_epochs": 1})
-    linear = linear_evaluation(config, digits, supernet)
+    linear = run(LinearEvaluation(config, digits, supernet)).classifier
     assert linear.weight.dtype == torch.float32
     ranker = Ranker(config, digits, supernet, linear)
     assert 0 <= ranker.score(EVERYTHING[0]) <= 100 and ranker.features(EVERYTHING[:2]).dtype == torch.float32

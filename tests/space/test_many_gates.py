@@ -24,20 +24,6 @@ EVERYTHING = len(CANDIDATES)
 
 
 @pytest.fixture
-def supernet() -> SuperNet:
-    torch.manual_seed(0)
-    net = SuperNet(4, 3).double()
-    with torch.no_grad():
-        net.alpha.normal_()
-    return net
-
-
-@pytest.fixture
-def images() -> torch.Tensor:
-    return torch.randn(6, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-
-
-@pytest.fixture
 def seed() -> torch.Tensor:
     return torch.randn(6, 128, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
 
