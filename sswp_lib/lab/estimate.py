@@ -86,10 +86,11 @@ def _fractions(own: dict[str, Any]) -> list[Job]:
     few = _setup(own, "few_labels").study
     rates, shares = own["learning_rates"] or studies.LEARNING_RATES, own["fractions"] or studies.FRACTIONS
     at_ten = studies.rates_at(config, study, 0.1, n, rates, studies.STARTS)
+    staged = beyond.extent(own["preset"]).stages
     return [
         *at_ten, *studies.fractions_at(config, study, _best_rates(at_ten), shares, n),
         *studies.few_labels(config, few, n, inits=("random", "simclr", "concomitant")), *_map(own),
-        *(beyond.stages(config, study, n, 0.1, rates) if beyond.extent(own["preset"]).stages else []),
+        *(beyond.stages(beyond.of_length(config, staged), study, n, 0.1, rates) if staged else []),
     ]  # fmt: skip
 
 

@@ -37,7 +37,8 @@ class Extent:
         labels: of the map, of a class. lengths: of its searches, as shares of the preset's.
         choosing: searches whose fine-tunings choose a start's recipe there; the others follow.
         planted, again: searches with planted operations; searches whose alpha is learnt once more.
-        stages: whether one stage is set against two of equal compute.
+        stages: length of the search whose one stage is set against two of equal compute, as a share of the preset's; 0
+            for none.
     """
 
     labels: tuple[int, ...] = (1, 2, 5, 10, 50)
@@ -45,13 +46,13 @@ class Extent:
     choosing: int = 2
     planted: int = 1
     again: int = 2
-    stages: bool = True
+    stages: float = 1.0
 
 
 EXTENTS = {
     "smoke": Extent(labels=(2,), lengths=(1,), choosing=1, again=1),
-    "quick": Extent(labels=(1, 10), stages=False),
-    "night": Extent(lengths=(1 / 8, 1 / 4, 1 / 2, 1), choosing=4, planted=6, again=6),
+    "quick": Extent(labels=(1, 10), stages=0.0),
+    "night": Extent(lengths=(1 / 8, 1 / 4, 1 / 2, 1), choosing=4, planted=6, again=6, stages=1 / 4),
 }
 
 
@@ -86,9 +87,14 @@ def recipe(few: Config, labels: int, augmentation: str) -> Config:
 
 def lengths(config: Config, shares: Sequence[float]) -> list[int]:
     """Return the epochs of the map's searches, none that cannot search."""
-    wanted = {max(round(share * config.search.epochs), 1) for share in shares} | {config.search.epochs}
+    wanted = {of_length(config, share).search.epochs for share in (*shares, 1)}
     least = math.ceil(3 / min(config.search.ratios))
     return sorted(epochs for epochs in wanted if epochs >= least or epochs == config.search.epochs)
+
+
+def of_length(config: Config, share: float) -> Config:
+    """Return a configuration whose search has such a share of the epochs."""
+    return config.changed(**{"search.epochs": max(round(share * config.search.epochs), 1)})
 
 
 def choices(
