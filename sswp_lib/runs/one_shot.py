@@ -13,7 +13,7 @@ from sswp_lib.learn.oneshot import OneShot, build_supernet
 from sswp_lib.learn.ranking import LinearEvaluation
 from sswp_lib.learn.recipes import unused_by_one_shot
 from sswp_lib.learn.scoring import Scoring
-from sswp_lib.runs import runs
+from sswp_lib.runs import records, runs
 from sswp_lib.runs.carrying_out import Asked
 from sswp_lib.runs.records import Record
 from sswp_lib.space import Choices
@@ -33,7 +33,9 @@ def linear_evaluation(config: Config, device: str | None = None, quiet: bool = F
     first.
     """
     device = device or runs.default_device()
-    trained = _with_weights(train, config, device, quiet)
+    trained = train(config, device, quiet)
+    if fresh or _there(_linear(config, trained)) is None:
+        trained = _with_weights(train, config, device, quiet)
 
     def make(line) -> LinearEvaluation:
         data = load(config.data, device, line.working)
@@ -41,8 +43,7 @@ def linear_evaluation(config: Config, device: str | None = None, quiet: bool = F
         supernet.load_state_dict(trained.weights())
         return LinearEvaluation(config, data, supernet.to(device), device)
 
-    asked = Asked("linear", _ranking_identity(config), {"weights_sha256": trained.weights_sha256}, trained.name)
-    return runs.carried_out(asked, make, device, quiet, fresh=fresh)
+    return runs.carried_out(_linear(config, trained), make, device, quiet, fresh=fresh)
 
 
 def rank(
@@ -53,22 +54,59 @@ def rank(
     its own head, without them by a linear classifier. See `learn.scoring`.
     """
     device = device or runs.default_device()
-    trained, classifier = _with_weights(train, config, device, quiet), None
+    ask = _with_weights if finished(config, architectures, alike) is None else _as_it_is
+    trained, classifier = ask(train, config, device, quiet), None
     if config.one_shot.objective == "crosspath":
-        classifier = _with_weights(linear_evaluation, config, device, quiet)
+        classifier = ask(linear_evaluation, config, device, quiet)
 
     def make(line) -> Scoring:
         data, linear = load(config.data, device, line.working), classifier and classifier.weights()
         return Scoring(config, data, trained.weights(), architectures, linear, alike, device)
 
+    return runs.carried_out(_asked(config, trained, classifier, architectures, alike), make, device, quiet)
+
+
+def finished(
+    config: Config, architectures: Sequence[Choices] | None = None, alike: Sequence[Choices] = ()
+) -> Record | None:
+    """Return the record of a one-shot training, or of a ranking of `architectures` by it, if it is there already;
+    nothing is computed.
+    """
+    trained = _there(Asked("one-shot", identity(config, "one_shot")))
+    if architectures is None or trained is None:
+        return trained
+    classifier = None
+    if config.one_shot.objective == "crosspath":
+        classifier = _there(_linear(config, trained))
+        if classifier is None:
+            return None
+    return _there(_asked(config, trained, classifier, architectures, alike))
+
+
+def _there(asked: Asked) -> Record | None:
+    path = asked.folder / "record.json"
+    return records.read(path) if path.is_file() else None
+
+
+def _linear(config: Config, trained: Record) -> Asked:
+    return Asked("linear", _ranking_identity(config), {"weights_sha256": trained.weights_sha256}, trained.name)
+
+
+def _asked(
+    config: Config, trained: Record, classifier: Record | None, architectures: Sequence[Choices],
+    alike: Sequence[Choices],
+) -> Asked:  # fmt: skip
     source = {
         "weights_sha256": trained.weights_sha256,
         "classifier_sha256": classifier and classifier.weights_sha256,
         "architectures": [list(choices.operations) for choices in architectures],
         "alike": [list(choices.operations) for choices in alike],
     }
-    asked = Asked("ranking", _ranking_identity(config), source, trained.name)
-    return runs.carried_out(asked, make, device, quiet)
+    return Asked("ranking", _ranking_identity(config), source, trained.name)
+
+
+def _as_it_is(make, config: Config, device: str, quiet: bool) -> Record:
+    return make(config, device, quiet)
 
 
 def _with_weights(make, config: Config, device: str, quiet: bool) -> Record:
