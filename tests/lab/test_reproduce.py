@@ -61,6 +61,7 @@ FIGURES = {
         "pc_darts_imagenet",
     ),
     "07": ("objective", "figure4", "table3d", "table6", "table3c"),
+    "09": ("table7", "predicted", "collapse", "figure5", "link"),
 }
 TABLES = {
     "01": (
@@ -72,6 +73,7 @@ TABLES = {
     "05": ("table4a", "weight_norms", "claims"),
     "06": ("operations",),
     "07": ("objective", "figure4_epochs", "figure4_size", "table3c", "table3d", "table4b", "table6", "claims"),
+    "09": ("table1", "table2", "table3", "table4", "table7", "table7_runs", "claims"),
 }  # fmt: skip
 
 
