@@ -131,7 +131,7 @@ ONE_SHOT: dict[str, dict[str, Any]] = {
         **_ONE_SHOT, "one_shot.init_channels": 4, "one_shot.epochs": 2, "ranking.linear_epochs": 2,
         "ranking.calibration_images": 128, "train.epochs": 3,
     },
-    "quick": {**_ONE_SHOT, "one_shot.epochs": 20, "ranking.linear_epochs": 20},
+    "quick": {**_ONE_SHOT, "one_shot.epochs": 20, "ranking.linear_epochs": 10, "train.epochs": 20},
     "night": {**_ONE_SHOT, "one_shot.epochs": 80, "one_shot.teacher": 0.99, "ranking.linear_epochs": 40},
     "cifar": {
         **_STAND_ALONE, "one_shot.schedule": "step", "one_shot.num_cells": 1, "one_shot.teacher": 0.999,
