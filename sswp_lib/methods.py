@@ -104,6 +104,9 @@ class OneShot(Section):
     # stays what it was. To be lowered with fewer steps: 0.999 averages over a thousand
     teacher: StrictFloat = Field(0.999, ge=0, le=1)  # paper
     queue: StrictInt = Field(49152, ge=1)  # negatives; code: 256 batches
+    # the teacher's outputs for the other images of the step are negatives too. Ours: with earlier ones alone a student
+    # that is its own teacher leaves them behind by changing, whatever the image, and stays collapsed
+    in_batch: StrictBool = False
     # part of every class's training images that nothing but a ranking sees; ours (paper: 50 images a class, 4 %)
     validation: Share = 0.1
 

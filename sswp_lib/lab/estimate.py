@@ -17,22 +17,25 @@ import torch
 from sswp_lib.config import Config
 from sswp_lib.learn.data import load
 from sswp_lib.learn.loop import Loop
+from sswp_lib.learn.oneshot import OneShot, split
+from sswp_lib.learn.ranking import LinearEvaluation
 from sswp_lib.learn.recipes import PRETRAINED, pretraining, sections
 from sswp_lib.learn.searches import SEARCHES
 from sswp_lib.learn.train import Training
-from sswp_lib.paper import beyond, setups, ssnas, studies, tables
+from sswp_lib.paper import beyond, pi_nas, setups, ssnas, studies, tables
+from sswp_lib.paper.pi_nas import Ranking
 from sswp_lib.paper.setups import Setup
 from sswp_lib.paper.studies import Job
-from sswp_lib.runs import runs
+from sswp_lib.runs import one_shot, runs
 from sswp_lib.runs.records import Done, Record
-from sswp_lib.space import Genotype
+from sswp_lib.space import Choices, Genotype
 
 STEPS = 4  # measured after one that is not
 # seconds that a run takes beside its steps: loading, evaluations, files; as found with the small networks of `quick`
 RUN = 1.5
 
 
-def plan(notebook: Path, preset: str, data: str | None, seeds: int | None) -> list[Job]:
+def plan(notebook: Path, preset: str, data: str | None, seeds: int | None) -> list[Job | Ranking]:
     """Return the runs that a notebook asks for, with its own parameters but for those that are given; none where they
     cannot be told beforehand.
     """
@@ -133,9 +136,19 @@ def _ssnas(own: dict[str, Any]) -> list[Job]:
     ]  # fmt: skip
 
 
-JOBS: dict[str, Callable[[dict[str, Any]], list[Job]]] = {  # by the notebook's number
+def _rankings(own: dict[str, Any]) -> list[Job | Ranking]:
+    affords, jobs = pi_nas.extent(own["preset"], own["architectures"], own["trainings"]), []
+    for _, study, _, _ in _both(own, "one_shot"):
+        architectures = affords.drawn(study)
+        if not pi_nas.is_published(study):
+            jobs += pi_nas.alone_jobs(study, architectures, affords.trainings)
+        jobs += pi_nas.rankings(study, architectures, own["seeds"] or affords.supernets)
+    return jobs
+
+
+JOBS: dict[str, Callable[[dict[str, Any]], list[Job | Ranking]]] = {  # by the notebook's number
     "01": _few_labels, "02": _benchmark, "03": _pruning, "04": _fractions, "05": _rates,
-    "06": lambda own: [Job({}, _setup(own).config)], "07": _further, "08": _ssnas,
+    "06": lambda own: [Job({}, _setup(own).config)], "07": _further, "08": _ssnas, "09": _rankings,
 }  # fmt: skip
 
 
@@ -167,8 +180,10 @@ def seconds(preset: str, data: str | None, seeds: int | None, notebooks: list[Pa
     return {path.stem: sum(_cost(job, counted) for job in plan(path, preset, data, seeds)) for path in notebooks}
 
 
-def _cost(job: Job, counted: set) -> float:
+def _cost(job: Job | Ranking, counted: set) -> float:
     """Return the seconds of a job, of the search that it needs and of its pre-training."""
+    if isinstance(job, Ranking):
+        return _cost_of_ranking(job)
     total = 0.0
     if job.search and runs.finished(job.search) is None:
         total += _cost(Job({}, job.search), counted)
@@ -182,7 +197,23 @@ def _cost(job: Job, counted: set) -> float:
     if job.source is not None and job.config.train.init in PRETRAINED:
         seed = job.search.seed if job.search else job.config.seed
         total += _cost(Job({}, pretraining(job.config, seed), job.source), counted)
-    return total + RUN + _steps(job) * _step_seconds(_plain(job), job.source is not None)
+    training = job.source if isinstance(job.source, Choices) else job.source is not None
+    return total + RUN + _steps(job) * _step_seconds(_plain(job), training)
+
+
+def _cost_of_ranking(job: Ranking) -> float:
+    """Return the seconds of a ranking, of its supernet and of its linear classifier; its data is loaded once."""
+    config, s, total = job.config, job.config.one_shot, 0.0
+    if one_shot.finished(config, job.architectures, job.alike) is not None:
+        return total
+    images = len(split(config, load(config.data))[0])
+    each = _ranking_seconds(config.changed(**{"one_shot.epochs": 5, "ranking.linear_epochs": 5}, seed=0))
+    if one_shot.finished(config) is None:
+        total += RUN + s.epochs * (images // s.batch_size) * each["step"]
+    if s.objective == "crosspath":
+        total += RUN + config.ranking.linear_epochs * (images // config.ranking.linear_batch) * each["linear"]
+    seen = min(config.ranking.calibration_images, images) + len(load(config.data).train) - images
+    return total + RUN + len(job.architectures) * each["linear"] * seen / config.ranking.linear_batch
 
 
 def _plain(job: Job) -> Config:
@@ -214,13 +245,25 @@ def _steps(job: Job) -> int:
 
 
 @cache
-def _step_seconds(config: Config, training: bool) -> float:
+def _step_seconds(config: Config, training: bool | Choices) -> float:
+    """Return the seconds of a step of a search, or of a training: of these choices, or of a published genotype."""
     data, device = load(config.data, runs.default_device()), runs.default_device()
-    loop: Loop = (
-        Training(config, data, Genotype.published("DARTS_V2", config.model.num_cells), device=device)
-        if training
-        else SEARCHES[config.search.method](config, data, device)
-    )
+    if training:
+        what = training if isinstance(training, Choices) else Genotype.published("DARTS_V2", config.model.num_cells)
+        return _seconds_a_step(Training(config, data, what, device=device), device)
+    return _seconds_a_step(SEARCHES[config.search.method](config, data, device), device)
+
+
+@cache
+def _ranking_seconds(config: Config) -> dict[str, float]:
+    """Return the seconds of a step of one-shot training and of one of its linear evaluation."""
+    data, device = load(config.data, runs.default_device()), runs.default_device()
+    loop = OneShot(config, data, device)
+    evaluation = LinearEvaluation(config, data, loop.supernet, device)
+    return {"step": _seconds_a_step(loop, device), "linear": _seconds_a_step(evaluation, device)}
+
+
+def _seconds_a_step(loop: Loop, device: str) -> float:
     steps = loop.advance()
     next(steps)
     started = _now(device)

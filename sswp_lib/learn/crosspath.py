@@ -37,6 +37,9 @@ class CrossPath(Objective):
     Args:
         projection_dim: D, of the outputs. g: a CPU generator, of the queue's first rows.
         temperature: above 0. ema: lambda of equation (2), W' <- ema W' + (1 - ema) W, in 0-1. queue: K, rows of Q.
+        in_batch: the positives of the step's other images are negatives too, so that each term has N - 1 + K. Ours: a
+            student that is its own teacher can leave all rows of Q behind by moving its outputs for all images alike,
+            and learns nothing else; from the outputs of the same step it cannot move away.
 
     Attributes:
         queue: (K, D), the newest rows first; None without negatives.
@@ -47,10 +50,11 @@ class CrossPath(Objective):
 
     def __init__(
         self, projection_dim: int, g: torch.Generator, temperature: float = 0.2, ema: float = 0.999,
-        queue: int = 49152, cross_path: bool = True, negatives: bool = True,
+        queue: int = 49152, cross_path: bool = True, negatives: bool = True, in_batch: bool = False,
     ):  # fmt: skip
         super().__init__()
         self.projection_dim, self.temperature, self.ema, self.cross_path = projection_dim, temperature, ema, cross_path
+        self.in_batch = in_batch
         rows = unit(torch.randn(queue, projection_dim, generator=g)) if negatives else None
         self.register_buffer("queue", rows)
         self.teacher: nn.Module | None = None
@@ -100,6 +104,9 @@ class CrossPath(Objective):
         agreement = (z * positive).sum(dim=1)  # (N,)
         if self.queue is None:
             return -agreement.mean()
+        if self.in_batch:
+            logits = torch.cat([z @ positive.T, z @ self.queue.T], dim=1) / self.temperature  # (N, N + K)
+            return F.cross_entropy(logits, torch.arange(len(z), device=z.device))
         logits = torch.cat([agreement[:, None], z @ self.queue.T], dim=1) / self.temperature  # (N, 1 + K)
         return F.cross_entropy(logits, torch.zeros(len(z), dtype=torch.long, device=z.device))
 

@@ -228,5 +228,5 @@ def _objective(config: Config) -> Objective:
         return SinglePath()
     return CrossPath(
         config.model.projection_dim, generator(config.seed, "queue"), s.temperature, s.teacher, s.queue,
-        s.cross_path, s.negatives,
+        s.cross_path, s.negatives, s.in_batch,
     )  # fmt: skip

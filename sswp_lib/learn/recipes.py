@@ -10,7 +10,14 @@ from sswp_lib.methods import NOT_RELAXED, RELAXED, OneShot
 
 PRETRAINED = ("simclr", "simclr_matched")  # initialisations that begin with a pre-training
 LABELLED = ("labels", "labels_per_class", "validation", "evaluate_every")
-CROSS_PATH = ("cross_path", "negatives", "temperature", "teacher", "queue")  # of one-shot training without labels
+CROSS_PATH = (
+    "cross_path",
+    "negatives",
+    "temperature",
+    "teacher",
+    "queue",
+    "in_batch",
+)  # of one-shot training without labels
 SHARED = (
     "epochs", "batch_size", "lr", "min_lr", "schedule", "momentum", "weight_decay", "grad_clip", "temperature",
 )  # fmt: skip
@@ -56,7 +63,7 @@ def unused_by_one_shot(one_shot: OneShot) -> list[str]:
     contrast = [*(f"one_shot.{name}" for name in CROSS_PATH), "model.projection_dim"]
     if one_shot.objective == "supervised":
         return contrast
-    return [] if one_shot.negatives else ["one_shot.queue", "one_shot.temperature"]
+    return [] if one_shot.negatives else ["one_shot.queue", "one_shot.temperature", "one_shot.in_batch"]
 
 
 def sections(config: Config, kind: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Training from a genotype: from scratch, SimCLR pre-training, fine-tuning, linear probe. One trainer, four uses.
+"""Training an architecture: from scratch, SimCLR pre-training, fine-tuning, linear probe. One trainer, four uses.
 
 Paper: sections 4.2 and 4.4, appendix A (Table 5) and B (linear probe). The uses differ in initialisation, objective
 and what is frozen, all of it configuration. Selection never looks at the test set: it is evaluated once, at the end.
@@ -10,15 +10,24 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from sswp_lib.config import Config, InputError, Views
+from sswp_lib.config import Config, InputError, Views, suggest
 from sswp_lib.learn.data import ImageData, epoch_batches, generator, halves, take, training_subset, without_test
 from sswp_lib.learn.loop import Loop, optimizer_state, precision, restore_optimizer, seeded
 from sswp_lib.learn.measure import accuracy, multiply_adds, parameters
 from sswp_lib.learn.objectives import JUDGED_ON, build, mean_of
 from sswp_lib.learn.views import normalise, random_views, training_images
-from sswp_lib.space import Genotype, LoadReport, Network, calibrate, drop_path_masks, load_concomitant
+from sswp_lib.space import (
+    SPACES,
+    Choices,
+    Genotype,
+    LoadReport,
+    Network,
+    calibrate,
+    drop_path_masks,
+    load_concomitant,
+)
 
 # DARTS's recipe for ImageNet
 TRAINING_CROPS = Views(crop_scale=(0.08, 1.0), jitter=(0.4, 0.4, 0.4, 0.2), jitter_p=1.0, grey_p=0.0, blur_p=0.0)
@@ -30,7 +39,8 @@ class Training(Loop):
     Args:
         config: its data, model and train sections are used.
         data: the images; the supervised objective needs labels.
-        genotype: what to train.
+        architecture: what to train: a genotype, or choices of a space whose edges all stay. Of these model.num_cells
+            are the cells of a stage, and there is neither drop-path, nor an auxiliary head, nor a start but random.
         weights: where to start from (a state_dict with the supernet's or a network's names); None for random.
         device: where to compute.
 
@@ -39,16 +49,12 @@ class Training(Loop):
     """
 
     def __init__(
-        self, config: Config, data: ImageData, genotype: Genotype, weights: dict[str, Tensor] | None = None,
-        device: torch.device | str = "cpu",
+        self, config: Config, data: ImageData, architecture: Genotype | Choices,
+        weights: dict[str, Tensor] | None = None, device: torch.device | str = "cpu",
     ):  # fmt: skip
         super().__init__(config)
         self.settings, self.data, self.device = config.train, data, torch.device(device)
-        if genotype.num_cells != config.model.num_cells:
-            raise InputError(
-                f"the genotype has {genotype.num_cells} cells, model.num_cells is {config.model.num_cells}; "
-                "expected the same"
-            )
+        _check(config, architecture)
         if (weights is None) != (self.settings.init == "random"):
             raise InputError(
                 f"init is {self.settings.init!r} and weights are {'missing' if weights is None else 'given'}; "
@@ -61,7 +67,7 @@ class Training(Loop):
         epoch_batches(self.train_index, self.settings.batch_size, config.seed, "this training", 0)
         self.num_steps = len(self.train_index) // self.settings.batch_size
         self.batches: list[Tensor] = []
-        self._build(genotype, weights)
+        self._build(architecture, weights)
 
     def _split(self) -> tuple[Tensor, Tensor]:
         s, data = self.settings, self.data
@@ -72,11 +78,10 @@ class Training(Loop):
         data.test_set()
         return training_subset(labels, s.validation, s.labels, s.labels_per_class, self.config.seed, data.classes)
 
-    def _build(self, genotype: Genotype, weights: dict[str, Tensor] | None) -> None:
-        s, model, num_classes = self.settings, self.config.model, max(len(self.data.classes), 1)
-        auxiliary = s.auxiliary > 0 and self.objective.needs_labels and s.freeze == "none"
+    def _build(self, architecture: Genotype | Choices, weights: dict[str, Tensor] | None) -> None:
+        s, num_classes = self.settings, max(len(self.data.classes), 1)
         with seeded(self.config.seed, "network"):
-            network = Network(genotype, model.init_channels, num_classes, auxiliary, stem=model.stem)
+            network = self._network(architecture, num_classes)
         with seeded(self.config.seed, "head"):  # of its own: with and without an auxiliary head it is the same
             network.head = self.objective.head(network.num_features, num_classes)
         self.report: LoadReport | None = load_concomitant(network, weights) if weights is not None else None
@@ -88,6 +93,14 @@ class Training(Loop):
         self.optimizer = torch.optim.SGD(
             learnt, lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay, foreach=True
         )
+
+    def _network(self, architecture: Genotype | Choices, num_classes: int) -> nn.Module:
+        s, model = self.settings, self.config.model
+        if isinstance(architecture, Choices):
+            size = {"init_channels": model.init_channels, "num_cells": model.num_cells, "num_classes": num_classes}
+            return SPACES[architecture.space].network(architecture, **size)
+        auxiliary = s.auxiliary > 0 and self.objective.needs_labels and s.freeze == "none"
+        return Network(architecture, model.init_channels, num_classes, auxiliary, stem=model.stem)
 
     def train_step(self) -> None:
         s = self.settings
@@ -119,6 +132,9 @@ class Training(Loop):
         auxiliary: list[Tensor | None] = []
 
         def forward(x: Tensor) -> Tensor:
+            if not isinstance(self.network, Network):
+                auxiliary.append(None)
+                return self.network(x)
             output, beside = self.network.forward_train(x, masks)
             auxiliary.append(beside)
             return output
@@ -177,7 +193,7 @@ class Training(Loop):
 
     def finish(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Evaluate the last epoch's network; return the result as plain data, and the weights."""
-        s, result = self.settings, {}
+        s, result, beside = self.settings, {}, getattr(self.network, "auxiliary_head", None)
         if self.report is not None:
             result["taken_over"] = {
                 "matched": len(self.report.matched),
@@ -198,8 +214,7 @@ class Training(Loop):
             "trained_on": len(self.train_index),
             "validated_on": len(self.validation_index),
             "steps": self.num_epochs * self.num_steps,
-            "parameters": parameters(self.network)
-            - (parameters(self.network.auxiliary_head) if self.network.auxiliary_head else 0),
+            "parameters": parameters(self.network) - (parameters(beside) if beside else 0),
             "multiply_adds": multiply_adds(self.network, self.config.data.image_size),
         }
         return result, {name: t.detach().cpu().contiguous() for name, t in self.network.state_dict().items()}
@@ -245,3 +260,21 @@ class Training(Loop):
         with precision(self.config, self.device):
             images = (normalise(take(data.train, b, self.device), data.mean, data.std, size) for b in batches)
             calibrate(self.network, images)
+
+
+def _check(config: Config, architecture: Genotype | Choices) -> None:
+    """Refuse settings that do not fit what is trained."""
+    if isinstance(architecture, Genotype):
+        if architecture.num_cells != config.model.num_cells:
+            raise InputError(
+                f"the genotype has {architecture.num_cells} cells, model.num_cells is {config.model.num_cells}; "
+                "expected the same"
+            )
+        return
+    if architecture.space not in SPACES:
+        raise InputError(f"unknown space {architecture.space!r}{suggest(architecture.space, SPACES)}")
+    s, plain = config.train, {"drop_path": 0.0, "auxiliary": 0.0, "init": "random"}
+    found = {f"train.{name}": (getattr(s, name), value) for name, value in plain.items()}
+    for name, (value, expected) in (found | {"model.stem": (config.model.stem, "cifar")}).items():
+        if value != expected:
+            raise InputError(f"{name} is {value!r}; expected {expected!r}, for {architecture.space} knows no other")

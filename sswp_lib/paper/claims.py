@@ -30,6 +30,7 @@ from sswp_lib.paper.effects import (
     runs_of,
     student,
 )
+from sswp_lib.paper.pi_nas_claims import PI_NAS
 from sswp_lib.paper.ssnas_claims import SSNAS_CLAIMS
 
 __all__ = ["CLAIMS", "Claim", "Effect", "above_ten_percent", "at", "best_of", "between", "gathered", "ledger"]
@@ -209,6 +210,7 @@ CLAIMS = {  # in the order in which a report tells them
         below=2.0,
     ),
     **SSNAS_CLAIMS,
+    **PI_NAS,
 }
 
 

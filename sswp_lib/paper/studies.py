@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from sswp_lib.config import Config, InputError
 from sswp_lib.learn.data import load
@@ -24,9 +24,10 @@ from sswp_lib.presets import DATA_DEFAULTS
 from sswp_lib.runs import runs
 from sswp_lib.runs.progress import counted
 from sswp_lib.runs.records import Done, Record
-from sswp_lib.space import Genotype
+from sswp_lib.space import Choices, Genotype
 
 Settings = dict[str, Any]
+T = TypeVar("T")
 STARTS = tuple(INITS)
 FRACTIONS = (0.1, 0.3, 0.5, 0.9)  # of Figure 5, whose 70 % is left out: the curves have met by then
 LEARNING_RATES = (0.01, 0.025, 0.1, 0.2, 0.5)  # Table 4a
@@ -46,19 +47,19 @@ AUGMENTED = {"as the preset says": {}, "none": {"train.shift": 0, "train.cutout"
 @dataclass(frozen=True)
 class Job:
     """A run that a comparison needs. `source` is None for a search, else what is trained: what a search of that
-    configuration finds, a genotype, or one by lot.
+    configuration finds, a genotype, one by lot, or choices of a space whose edges all stay.
     """
 
     labels: Settings
     config: Config
-    source: Config | Genotype | Lot | None = None
+    source: Config | Genotype | Lot | Choices | None = None
 
     @property
     def search(self) -> Config | None:
         """The search that must be done before this run."""
         return self.source.search if isinstance(self.source, Lot) else _config_of(self.source)
 
-    def trained(self, found: Record | None) -> Record | Genotype:
+    def trained(self, found: Record | None) -> Record | Genotype | Choices:
         """Return what is trained, of which `found` is the search's record, where it needs one."""
         if isinstance(self.source, Lot):
             return self.source.genotype(found.genotype)
@@ -75,16 +76,21 @@ def carry_out(jobs: Iterable[Job], device: str | None = None) -> list[Done]:
     Runs that another process is at are left for later, so that notebooks that share runs share the work.
     """
     search = cache(lambda config: runs.search(config, device))  # many trainings share one
+    return shared(jobs, lambda job: _carried_out(job, search, device))
+
+
+def shared(jobs: Iterable[T], do: Callable[[T], Done]) -> list[Done]:
+    """Return what `do` makes of each job, in their order; those that another process is at are left for later."""
     left, done = dict(enumerate(jobs)), {}
     while left:
         before = len(left)
         for place, job in counted(list(left.items()), "runs"):
             with suppress(runs.Busy), runs.without_waiting():
-                done[place] = _carried_out(job, search, device)
+                done[place] = do(job)
                 del left[place]
         if len(left) == before:  # others are at all of them
             place = next(iter(left))
-            done[place] = _carried_out(left.pop(place), search, device)
+            done[place] = do(left.pop(place))
     return [done[place] for place in sorted(done)]
 
 

@@ -5,16 +5,17 @@ on, cached, locked, resumable and recorded like those of `runs`.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sswp_lib.config import Config
 from sswp_lib.learn.data import load
+from sswp_lib.learn.loop import Loop
 from sswp_lib.learn.oneshot import Architecture, OneShot, build_supernet
 from sswp_lib.learn.ranking import LinearEvaluation
 from sswp_lib.learn.recipes import unused_by_one_shot
 from sswp_lib.learn.scoring import Evolution, Scoring
-from sswp_lib.runs import runs
+from sswp_lib.runs import records, runs
 from sswp_lib.runs.carrying_out import Asked
 from sswp_lib.runs.records import Record
 
@@ -25,7 +26,7 @@ def train(config: Config, device: str | None = None, quiet: bool = False, fresh:
     """Return the record of a one-shot training (SPOS, Pi-NAS), doing or finishing it where needed."""
     device = device or runs.default_device()
     make = lambda line: OneShot(config, load(config.data, device, line.working), device)  # noqa: E731
-    return runs.carried_out(Asked("one-shot", identity(config, "one_shot")), make, device, quiet, fresh=fresh)
+    return runs.carried_out(_training(config), make, device, quiet, fresh=fresh)
 
 
 def linear_evaluation(config: Config, device: str | None = None, quiet: bool = False, fresh: bool = False) -> Record:
@@ -33,7 +34,9 @@ def linear_evaluation(config: Config, device: str | None = None, quiet: bool = F
     first.
     """
     device = device or runs.default_device()
-    trained = _with_weights(train, config, device, quiet)
+    trained = train(config, device, quiet)
+    if fresh or _there(_linear(config, trained)) is None:
+        trained = _with_weights(train, config, device, quiet)
 
     def make(line) -> LinearEvaluation:
         data = load(config.data, device, line.working)
@@ -41,8 +44,7 @@ def linear_evaluation(config: Config, device: str | None = None, quiet: bool = F
         supernet.load_state_dict(trained.weights())
         return LinearEvaluation(config, data, supernet.to(device), device)
 
-    asked = Asked("linear", _ranking_identity(config), {"weights_sha256": trained.weights_sha256}, trained.name)
-    return runs.carried_out(asked, make, device, quiet, fresh=fresh)
+    return runs.carried_out(_linear(config, trained), make, device, quiet, fresh=fresh)
 
 
 def rank(
@@ -52,48 +54,93 @@ def rank(
     """Return the record of the scores of `architectures` by a one-shot network, which is trained first; with labels by
     its own head, without them by a linear classifier. See `learn.scoring`.
     """
-    device = device or runs.default_device()
-    trained, classifier = _judges(config, device, quiet)
 
-    def make(line) -> Scoring:
-        data, linear = load(config.data, device, line.working), classifier and classifier.weights()
-        return Scoring(config, data, trained.weights(), architectures, linear, alike, device)
+    def make(data, weights, classifier, device) -> Scoring:
+        return Scoring(config, data, weights, architectures, classifier, alike, device)
 
-    source = _source(trained, classifier) | {
-        "architectures": [json.loads(a.to_json()) for a in architectures],
-        "alike": [json.loads(a.to_json()) for a in alike],
-    }
-    asked = Asked("ranking", _ranking_identity(config), source, trained.name)
-    return runs.carried_out(asked, make, device, quiet)
+    return _judged("ranking", config, make, _compared(architectures, alike), device, quiet)
 
 
 def search(config: Config, device: str | None = None, quiet: bool = False, fresh: bool = False) -> Record:
     """Return the record of a search by evolution among the architectures of a one-shot network's space, scored by that
     network, which is trained first. See `learn.scoring.Evolution`.
     """
+    return _judged("evolution", config, lambda *what: Evolution(config, *what), {}, device, quiet, fresh)
+
+
+def finished(
+    config: Config, architectures: Sequence[Architecture] | None = None, alike: Sequence[Architecture] = ()
+) -> Record | None:
+    """Return the record of a one-shot training, or of a ranking of `architectures` by it, if it is there already;
+    nothing is computed.
+    """
+    if architectures is None:
+        return _there(_training(config))
+    return _there_already("ranking", config, _compared(architectures, alike))
+
+
+def _judged(
+    kind: str, config: Config, make: Callable[..., Loop], what: dict[str, Any], device: str | None, quiet: bool,
+    fresh: bool = False,
+) -> Record:  # fmt: skip
+    """Return the record of a run in which a one-shot network judges architectures, doing first what it needs: that
+    network, and without labels its linear classifier. Where the record is there, their weights need not be.
+
+    Args:
+        make: its loop, from data, weights, the classifier's weights or None, and device. what: its name's further part.
+    """
     device = device or runs.default_device()
-    trained, classifier = _judges(config, device, quiet)
+    ask = _with_weights if fresh or _there_already(kind, config, what) is None else _as_it_is
+    trained, classifier = ask(train, config, device, quiet), None
+    if not _labelled(config):
+        classifier = ask(linear_evaluation, config, device, quiet)
 
-    def make(line) -> Evolution:
+    def loop(line) -> Loop:
         data, linear = load(config.data, device, line.working), classifier and classifier.weights()
-        return Evolution(config, data, trained.weights(), linear, device)
+        return make(data, trained.weights(), linear, device)
 
-    asked = Asked("evolution", _ranking_identity(config), _source(trained, classifier), trained.name)
-    return runs.carried_out(asked, make, device, quiet, fresh=fresh)
-
-
-def _judges(config: Config, device: str, quiet: bool) -> tuple[Record, Record | None]:
-    """Return the one-shot training, and the linear evaluation of what has learnt without labels."""
-    trained = _with_weights(train, config, device, quiet)
-    labelled = config.one_shot.objective == "supervised"
-    return trained, None if labelled else _with_weights(linear_evaluation, config, device, quiet)
+    return runs.carried_out(_asked(kind, config, trained, classifier, what), loop, device, quiet, fresh=fresh)
 
 
-def _source(trained: Record, classifier: Record | None) -> dict[str, Any]:
-    return {
-        "weights_sha256": trained.weights_sha256,
-        "classifier_sha256": classifier and classifier.weights_sha256,
-    }
+def _there_already(kind: str, config: Config, what: dict[str, Any]) -> Record | None:
+    trained = _there(_training(config))
+    if trained is None:
+        return None
+    classifier = None if _labelled(config) else _there(_linear(config, trained))
+    if classifier is None and not _labelled(config):
+        return None
+    return _there(_asked(kind, config, trained, classifier, what))
+
+
+def _there(asked: Asked) -> Record | None:
+    path = asked.folder / "record.json"
+    return records.read(path) if path.is_file() else None
+
+
+def _labelled(config: Config) -> bool:
+    return config.one_shot.objective == "supervised"
+
+
+def _training(config: Config) -> Asked:
+    return Asked("one-shot", identity(config, "one_shot"))
+
+
+def _linear(config: Config, trained: Record) -> Asked:
+    return Asked("linear", _ranking_identity(config), {"weights_sha256": trained.weights_sha256}, trained.name)
+
+
+def _asked(kind: str, config: Config, trained: Record, classifier: Record | None, what: dict[str, Any]) -> Asked:
+    source = {"weights_sha256": trained.weights_sha256, "classifier_sha256": classifier and classifier.weights_sha256}
+    return Asked(kind, _ranking_identity(config), source | what, trained.name)
+
+
+def _compared(architectures: Sequence[Architecture], alike: Sequence[Architecture]) -> dict[str, Any]:
+    plain = lambda several: [json.loads(a.to_json()) for a in several]  # noqa: E731
+    return {"architectures": plain(architectures), "alike": plain(alike)}
+
+
+def _as_it_is(make, config: Config, device: str, quiet: bool) -> Record:
+    return make(config, device, quiet)
 
 
 def _with_weights(make, config: Config, device: str, quiet: bool) -> Record:

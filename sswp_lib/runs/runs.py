@@ -32,7 +32,7 @@ from sswp_lib.runs import files, records
 from sswp_lib.runs.carrying_out import Asked, carry_out, write_record
 from sswp_lib.runs.progress import Line
 from sswp_lib.runs.records import Record, everything, find, root
-from sswp_lib.space import Genotype
+from sswp_lib.space import Choices, Genotype
 
 __all__ = [
     "Record",
@@ -69,7 +69,7 @@ def search(
 
 
 def train(
-    config: Config, source: Record | Genotype, weights: Path | None = None, device: str | None = None,
+    config: Config, source: Record | Genotype | Choices, weights: Path | None = None, device: str | None = None,
     quiet: bool = False, tensorboard: bool = False, fresh: bool = False,
 ) -> Record:  # fmt: skip
     """Return the record of a training.
@@ -77,7 +77,7 @@ def train(
     Args:
         config: `train.init` says what to start from: "random"; "concomitant", the weights of `source`, a search's
             record, or those of the file `weights`; "simclr", those of a pre-training run, which is done first.
-        source: a search's record or a genotype.
+        source: a search's record, a genotype, or choices of a space whose edges all stay.
         fresh: do this training in any case; the earlier record stays until the new one is there. Search and
             pre-training are not done again.
 
@@ -129,7 +129,7 @@ def started_from(config: Config, init: str, device: str | None = None) -> Record
     )
 
 
-def finished(config: Config, source: Record | Genotype | None = None) -> Record | None:
+def finished(config: Config, source: Record | Genotype | Choices | None = None) -> Record | None:
     """Return the record of a search (without `source`) or of a training if it is there already; nothing is computed."""
     if source is None:
         return _finished(Asked("search", _identity(config, "search")).folder)
@@ -142,7 +142,7 @@ def finished(config: Config, source: Record | Genotype | None = None) -> Record 
 
 
 def _start(
-    config: Config, source: Record | Genotype, pretrained: Callable[[Config, Genotype], Record | None]
+    config: Config, source: Record | Genotype | Choices, pretrained: Callable[[Config, Genotype], Record | None]
 ) -> Record | None:
     """Return the run whose weights a training starts from: none, the search `source`, or what `pretrained` returns for
     its pre-training.
@@ -160,14 +160,16 @@ def _start(
     return source
 
 
-def _source(genotype: Genotype, weights_sha256: str | None) -> dict[str, Any]:
+def _source(architecture: Genotype | Choices, weights_sha256: str | None) -> dict[str, Any]:
     """Return what a training starts from, as a part of its name: the content of weights, wherever they come from."""
-    return {"genotype": genotype.model_dump(mode="json")} | (
-        {"weights_sha256": weights_sha256} if weights_sha256 else {}
-    )
+    if isinstance(architecture, Choices):
+        plain = {"choices": {"space": architecture.space, "operations": list(architecture.operations)}}
+    else:
+        plain = {"genotype": architecture.model_dump(mode="json")}
+    return plain | ({"weights_sha256": weights_sha256} if weights_sha256 else {})
 
 
-def _seed(config: Config, source: Record | Genotype) -> int:
+def _seed(config: Config, source: Record | Genotype | Choices) -> int:
     """Return the seed of a pre-training: what a search found has one, so that the fine-tunings from it differ in seed
     as those from the search's own weights do.
     """

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from sswp_lib.lab import estimate, reproduce
-from sswp_lib.paper import beyond, setups, studies
+from sswp_lib.learn.data import load
+from sswp_lib.learn.oneshot import split
+from sswp_lib.paper import beyond, pi_nas, setups, studies
 from sswp_lib.runs import runs
 
 
@@ -53,6 +55,19 @@ def test_steps_of_unfinished_runs_count_once(tmp_path, runs_folder, monkeypatch)
     paths = [notebook(tmp_path / name) for name in ("06_a.ipynb", "06_b.ipynb")]
     steps = search.epochs * (1347 // 2 // search.batch_size)
     assert estimate.seconds("smoke", None, None, paths) == {"06_a": steps + estimate.RUN, "06_b": 0.0}
+
+
+def test_a_ranking_costs_its_supernet_its_classifier_and_its_scores(runs_folder, monkeypatch):
+    monkeypatch.setattr(estimate, "_ranking_seconds", lambda config: {"step": 1.0, "linear": 0.0})
+    study = setups.configured("smoke", None, None, study="one_shot").study
+    images, s = len(split(study, load(study.data))[0]), study.one_shot
+    steps = s.epochs * (images // s.batch_size)
+    each = pi_nas.rankings(study, pi_nas.drawn(2), 1, ["Pi-NAS", "SPOS", "untrained supernet"])
+    assert [estimate._cost(job, set()) for job in each] == [
+        steps + 3 * estimate.RUN,
+        steps + 2 * estimate.RUN,
+        3 * estimate.RUN,
+    ]
 
 
 def test_the_clock_is_read_when_the_device_has_done_its_work(monkeypatch):

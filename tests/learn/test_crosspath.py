@@ -21,6 +21,8 @@ ARMS = {
     "own path": {"cross_path": False},
     "no teacher": {"ema": 0.0},
     "own path, no teacher": {"cross_path": False, "ema": 0.0},
+    "in batch": {"in_batch": True},
+    "own path, in batch, no teacher": {"cross_path": False, "in_batch": True, "ema": 0.0},
     "no negatives": {"negatives": False},
     "own path, no negatives": {"cross_path": False, "negatives": False},
     "nothing": {"ema": 0.0, "negatives": False},
@@ -69,8 +71,9 @@ def loop_over_images(objective, model, teacher, views, one, two) -> torch.Tensor
             if objective.queue is None:
                 total = total - agreement
                 continue
-            above = torch.exp(agreement / 0.3)
-            total = total - torch.log(above / (above + sum(torch.exp(z_n @ row / 0.3) for row in objective.queue)))
+            above, others = torch.exp(agreement / 0.3), list(objective.queue)
+            others += [length_1(positive[m]) for m in range(IMAGES) if m != n] if objective.in_batch else []
+            total = total - torch.log(above / (above + sum(torch.exp(z_n @ row / 0.3) for row in others)))
     return total / IMAGES
 
 

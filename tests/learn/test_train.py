@@ -14,7 +14,8 @@ import sswp_lib.learn.train as module
 from sswp_lib.config import InputError, RunError
 from sswp_lib.learn import Training
 from sswp_lib.learn.data import generator
-from sswp_lib.space import Genotype, Network, SuperNet, derive
+from sswp_lib.space import Choices, Genotype, Network, SuperNet, derive
+from sswp_lib.space.bench201 import BENCH201
 
 DARTS = Genotype.published("DARTS_V2", 3)
 
@@ -104,6 +105,38 @@ def test_interrupted_between_an_epochs_last_step_and_its_row(config, data):
     run(resumed)
     assert differing(tensors(whole), tensors(resumed)) == set()
     assert resumed.history == whole.history
+
+
+def test_choices_are_trained_by_the_same_recipe(config, data):
+    """On the images, in the order and by the rates of a genotype's training; they are interrupted like it, too."""
+    choices = BENCH201.choices(["nor_conv_3x3", "avg_pool_3x3", "skip_connect", "none", "nor_conv_1x1", "nor_conv_3x3"])
+    config = config.changed(**{"model.num_cells": 1, "train.calibrate": True})
+    whole, resumed = Training(config, data, choices), Training(config, data, choices)
+    genotype = Training(config.changed(**{"model.num_cells": 3}), data, DARTS)
+    assert torch.equal(whole.train_index, genotype.train_index)
+    assert len(whole.network.cells) == 3 and whole.network.num_features == 16  # a cell in each of three stages
+    for progress in whole.advance():
+        if (progress.epoch, progress.step, progress.row) == (1, 1, None):
+            resumed.restore(copy.deepcopy(whole.state()))
+    run(resumed), run(genotype)
+    assert differing(tensors(whole), tensors(resumed)) == set() and resumed.history == whole.history
+    assert [row["lr"] for row in whole.history] == [row["lr"] for row in genotype.history]
+    result, weights = whole.finish()
+    assert result["parameters"] == sum(p.numel() for p in whole.network.parameters())
+    assert {"test", "calibrated", "multiply_adds"} <= set(result)
+    network = BENCH201.network(choices, init_channels=4, num_cells=1, num_classes=10)
+    network.load_state_dict(weights)
+
+
+@pytest.mark.parametrize(
+    "setting, value", [("train.drop_path", 0.1), ("train.auxiliary", 0.4), ("train.init", "concomitant")]
+)
+def test_what_no_network_of_choices_has_is_refused(config, data, setting, value):
+    choices = BENCH201.choices(["nor_conv_1x1"] * 6)
+    with pytest.raises(InputError, match=f"{setting} is .*nasbench201 knows no other"):
+        Training(config.changed(**{setting: value}), data, choices)
+    with pytest.raises(InputError, match="unknown space 'nasbench'; did you mean 'nasbench201'"):
+        Training(config, data, Choices("nasbench", choices.operations))
 
 
 def test_nothing_before_finish_depends_on_the_test_set(config, data, monkeypatch):

@@ -22,6 +22,7 @@ from sswp_lib.paper.claims import (
     relative_gain,
 )
 from sswp_lib.paper.effects import student
+from sswp_lib.paper.pi_nas_claims import PI_NAS
 from sswp_lib.runs import records
 
 
@@ -67,6 +68,8 @@ def test_paper_effects_are_those_of_its_tables():
     )
     ssnas = reported.values("table1", "architecture", "error", "ssnas")
     rates = reported.table("table4a").set_index("lr")
+    pi = reported.values("table7", "method", "tau", "pi_nas")
+    best = reported.values("table4", "method", "accuracy", "pi_nas")
     expected = {
         "ssl_beats_sl": a["SL+FPP"] - a["SSL+FPP"], "fpp_helps_ssl": a["SSL"] - a["SSL+FPP"],
         "fpp_helps_sl": a["SL"] - a["SL+FPP"],
@@ -76,6 +79,8 @@ def test_paper_effects_are_those_of_its_tables():
         "ssl_probes_better": probe["SSL"] - probe["SL"],
         "relative_gain": gain.iloc[0],
         "found_beats_random": ssnas["Random sampling"] - ssnas["SSNAS (first order)"],
+        "pi_tau": pi["Pi-NAS"] - pi["SPOS"], "pi_cp": pi["Pi-NAS"] - pi["without CP"],
+        "pi_mt": pi["Pi-NAS"] - pi["S-Pi model"], "pi_best201": best["Pi-NAS"] - best["SPOS"],
         "larger_rates": math.log10(rates["concomitant"].idxmax() / rates["simclr_pretrain"].idxmax()),
         **ssnas_effects(ssnas),
     }  # fmt: skip
@@ -348,7 +353,7 @@ def test_claims_about_architectures_are_marked():
         "whole_search_equals_two_stages", "fixed_search_equals_two_stages", "fpp_closes_gap",
         "concomitant_beats_random", "concomitant_beats_unaugmented", "concomitant_beats_simclr",
         "simclr_at_ten", "concomitant_beats_matched", "simclr_matched_at_ten", "larger_rates", "relative_gain",
-        "memory", "ss_batch", "ss_pretrain",
+        "memory", "ss_batch", "ss_pretrain", *PI_NAS,
     }  # fmt: skip
 
 

@@ -7,6 +7,8 @@ import json
 import pytest
 
 from sswp_lib.config import InputError
+from sswp_lib.learn.oneshot import OneShot
+from sswp_lib.learn.ranking import LinearEvaluation
 from sswp_lib.learn.scoring import Evolution, Scoring
 from sswp_lib.presets import load_config
 from sswp_lib.runs import one_shot, runs
@@ -50,6 +52,7 @@ def test_a_name_holds_what_the_result_depends_on_and_nothing_else(runs_folder):
     other = {
         "one_shot.lr": 0.5,
         "one_shot.queue": 128,
+        "one_shot.in_batch": True,
         "model.projection_dim": 16,
         "data.views.rotation": 3.0,
         "seed": 1,
@@ -57,7 +60,8 @@ def test_a_name_holds_what_the_result_depends_on_and_nothing_else(runs_folder):
     for setting, value in other.items():
         assert name(base.changed(**{setting: value})) != name(base), setting
     labelled = tiny(objective="supervised")
-    assert name(labelled.changed(**{"one_shot.queue": 128, "model.projection_dim": 16})) == name(labelled)
+    ignored = {"one_shot.queue": 128, "one_shot.in_batch": True, "model.projection_dim": 16}
+    assert name(labelled.changed(**ignored)) == name(labelled)
 
 
 def test_another_list_is_another_ranking_of_the_same_training(runs_folder, some):
@@ -101,6 +105,18 @@ def test_weights_that_were_not_restored_are_made_again(runs_folder, some):
     after = one_shot.rank(config, [*some[:2], some[3]], device="cpu", quiet=True)
     assert after.result["scores"][:2] == before.result["scores"]
     assert all(runs.has_weights(r) for r in runs.everything() if r.kind in ("one-shot", "linear"))
+
+
+def test_a_ranking_that_is_there_needs_no_weights(runs_folder, some, monkeypatch):
+    assert one_shot.finished(tiny()) is None and one_shot.finished(tiny(), some, some[:2]) is None
+    before = one_shot.rank(tiny(), some, some[:2], "cpu", quiet=True)
+    for path in runs_folder.glob("*/weights.safetensors"):
+        path.unlink()
+    for loop in (OneShot, LinearEvaluation, Scoring):
+        monkeypatch.setattr(loop, "train_step", lambda self: pytest.fail("computed again"))
+    assert one_shot.rank(tiny(), some, some[:2], "cpu", quiet=True) == before
+    assert one_shot.finished(tiny(), some, some[:2]) == before and one_shot.finished(tiny(), some) is None
+    assert one_shot.finished(tiny()).name == before.provenance["started_from"]
 
 
 def test_an_untrained_network_is_ranked_too(runs_folder, some):
