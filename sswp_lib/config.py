@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, ValidationError, field_validator, model_validator
 
-from sswp_lib.methods import OneShot, Ranking, Relaxed, check_method, check_relaxed
+from sswp_lib.methods import OneShot, Random, Ranking, Relaxed, check_method, check_one_shot, check_relaxed
 from sswp_lib.settings import (  # noqa: F401, others ask for them here
     InputError,
     OneLine,
@@ -95,9 +95,8 @@ class Model(Section):
 
 
 class Search(Section):
-    method: Literal["sswp", "darts", "ssnas"] = (
-        "sswp"  # the paper's; others have a section of their own beside this one
-    )
+    # the paper's; others have sections of their own (`methods.SECTIONS`)
+    method: Literal["sswp", "darts", "ssnas", "spos", "pi-nas", "random"] = "sswp"
     objective: Literal["simclr", "supervised", "byol"] = "simclr"  # section 3.3
     epochs: StrictInt = Field(300, ge=1)  # section 4.1
     batch_size: StrictInt = Field(96, ge=2)  # Table 5; images, so twice as many views
@@ -251,6 +250,7 @@ class Config(Section):
     train: Train = Train()
     one_shot: OneShot = OneShot()
     ranking: Ranking = Ranking()
+    random: Random = Random()
     seed: StrictInt = Field(0, ge=0, lt=2**32)  # NumPy's range
 
     @model_validator(mode="after")
@@ -269,6 +269,7 @@ class Config(Section):
             (used and train.cutout > size,
              f"train.cutout {train.cutout} is larger than images of {size} pixels; expected e.g. {half} or 0"),
             *check_relaxed(self.relaxed, self.search.method, self.model.num_cells, size, self.model.precision),
+            check_one_shot(self.one_shot, self.search.method),
         )  # fmt: skip
         return self
 

@@ -15,11 +15,21 @@ from pydantic import Field, StrictBool, StrictFloat, StrictInt, model_validator
 from sswp_lib.settings import Section, refuse
 
 RELAXED = {"darts": "supervised", "ssnas": "simclr"}  # methods that relax the choice on an edge, and what they learn by
+ONE_SHOT = {"spos": "supervised", "pi-nas": "crosspath"}  # methods that train one network along random paths, by what
+RANDOM = "random"
+SIZES = ("one_shot.init_channels", "one_shot.num_cells")  # in the space "cells" these are the model's
+# settings of the section `ranking` that say how a one-shot network's space is gone through
+EVOLUTION = ("population", "parents", "mutations", "mutation_p", "crossovers", "generations")
+# sections of settings of their own, beside or in place of the section `search`
+SECTIONS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(RELAXED, ("relaxed",)), **dict.fromkeys(ONE_SHOT, ("one_shot", "ranking")), RANDOM: ("random",),
+}  # fmt: skip
 # settings of the section `search` that the relaxation has no use for and passes over
 NOT_RELAXED = (
     "ratios", "prune", "edges", "max_skips", "max_pools", "alpha_lr", "alpha_beta2", "alpha_every", "evaluated",
     "skip_dropout", "pool_dropout",
 )  # fmt: skip
+NOT_RANDOM = tuple(name for name in NOT_RELAXED if name not in ("max_skips", "max_pools"))  # nor random search
 Share = Annotated[StrictFloat, Field(gt=0, lt=1)]
 MIN_CELLS = 3  # fewer are reductions, and the normal cell would learn nothing
 
@@ -45,15 +55,24 @@ class Relaxed(Section):
     labels_per_class: StrictInt | None = Field(None, ge=2)
 
 
+def passed_over(method: str, settings: Sequence[str]) -> list[str]:
+    """Return those of all `settings` of the section `search` that a method has no use for and passes over."""
+    if method in ONE_SHOT:
+        return [name for name in settings if name != "method"]
+    unused = {**dict.fromkeys(RELAXED, NOT_RELAXED), RANDOM: NOT_RANDOM}.get(method, ())
+    return [name for name in settings if name in unused]
+
+
 def check_method(method: str, objective: str, planted: Sequence[str], alpha_stream: int) -> None:
     """Refuse settings of a search that do not fit its method."""
-    if method not in RELAXED:
+    if method not in SECTIONS:
         return
+    expected = RELAXED.get(method, objective)
     other = next((name for name, learns_by in RELAXED.items() if learns_by == objective), "sswp")
     refuse(
-        (objective != RELAXED[method],
-         f"method {method!r} learns by the objective {RELAXED[method]!r}, not {objective!r}; expected "
-         f"objective={RELAXED[method]!r}, or method={other!r}"),
+        (objective != expected,
+         f"method {method!r} learns by the objective {expected!r}, not {objective!r}; expected "
+         f"objective={expected!r}, or method={other!r}"),
         (len(planted) > 0,
          f"planted {list(planted)} stand beside the candidates of method 'sswp'; method {method!r} expects none"),
         (alpha_stream > 0,
@@ -81,6 +100,22 @@ def check_relaxed(
          f"relaxed.labels_per_class {relaxed.labels_per_class} is of no use to method 'ssnas', which sees no labels; "
          "expected null, or search.method=darts"),
     ]  # fmt: skip
+
+
+def check_one_shot(one_shot: OneShot, method: str) -> tuple[bool, str]:
+    """Return the check that one-shot training learns by what its method of search does."""
+    expected = ONE_SHOT.get(method, one_shot.objective)
+    return (one_shot.objective != expected,
+            f"method {method!r} learns by the objective {expected!r}, not {one_shot.objective!r}; expected "
+            f"one_shot.objective={expected}, or another search.method")  # fmt: skip
+
+
+class Random(Section):
+    """Random search: genotypes by lot, each trained like the others, the best kept (`learn.random_search`); after Li &
+    Talwalkar 2019. What is not said here is said in the section `search`, whose epochs are those of each.
+    """
+
+    draws: StrictInt = Field(8, ge=1)  # ours
 
 
 class OneShot(Section):

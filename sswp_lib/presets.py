@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-from sswp_lib.config import Config, InputError, setting_names, suggest
-from sswp_lib.methods import NOT_RELAXED, RELAXED
+from sswp_lib import methods
+from sswp_lib.config import Config, InputError, Search, setting_names, suggest
+from sswp_lib.methods import SECTIONS, SIZES, passed_over
 
 PLAIN_VIEWS = {"flip": False, "jitter_p": 0.0, "grey_p": 0.0, "blur_p": 0.0}
 
@@ -89,18 +90,14 @@ _RELAXED: dict[str, dict[str, Any]] = {
         "search.weight_decay": 3e-4, "relaxed.init_channels": 16, "relaxed.num_cells": 8,
     },
 }  # fmt: skip
-# What a method of search changes in a preset: {method: {preset: settings}}. SSNAS searches as DARTS does, with batches
-# of 32 or 64 images; it names no temperature: 0.5 is ours, and SimCLR's on CIFAR-10.
-METHODS: dict[str, dict[str, dict[str, Any]]] = {
-    "sswp": {preset: {"search.method": "sswp"} for preset in PRESETS},
-    "darts": {
-        preset: {**own, "search.method": "darts", "search.objective": "supervised"} for preset, own in _RELAXED.items()
-    },
-    "ssnas": {
-        preset: {**own, "search.method": "ssnas", "search.objective": "simclr", "search.temperature": 0.5}
-        for preset, own in _RELAXED.items()
-    },
-}
+
+
+def _evolution(population: int, generations: int) -> dict[str, int]:
+    """Return the settings of an evolution in SPOS's proportions: a fifth are parents, half are mutations."""
+    children = {"mutations": population // 2, "crossovers": population // 2, "parents": max(population // 5, 2)}
+    counts = {"population": population, "generations": generations, **children}
+    return {f"ranking.{name}": count for name, count in counts.items()}
+
 
 _AS_PAPER: dict[str, Any] = {"search.ratios": (0.2, 0.4, 0.4), "search.edges": "all"}
 _TEN_LABELS: dict[str, Any] = {  # of a class, and how digits' architectures are judged on them: ours
@@ -167,6 +164,46 @@ ONE_SHOT: dict[str, dict[str, Any]] = {
     },
     "paper": {**_STAND_ALONE, "train.epochs": 200, "train.batch_size": 256},
 }  # fmt: skip
+
+SUPERVISED: dict[str, Any] = {  # at a rate of its own, NAS-Bench-201's: contrast of outputs of length 1 wants a smaller
+    "one_shot.objective": "supervised", "one_shot.lr": 0.1,
+}  # fmt: skip
+
+# One-shot methods in the paper's own space: the network with every candidate is as wide and deep as the model. What is
+# scored, and by how many images, is ours but for `paper`; so are all settings of random search, whose epochs are those
+# of each of its draws.
+_SCORED: dict[str, tuple[int, int]] = {"smoke": (4, 2), "quick": (20, 5), "night": (40, 10), "cifar": (40, 10)}
+_IN_CELLS: dict[str, dict[str, Any]] = {
+    preset: {
+        **{name: value for name, value in own.items() if name.startswith(("one_shot.", "ranking."))},
+        **_evolution(*_SCORED.get(preset, (50, 20))),
+        "one_shot.space": "cells",
+    }
+    for preset, own in ONE_SHOT.items()
+}
+_BY_LOT: dict[str, dict[str, Any]] = {
+    "smoke": {"random.draws": 2, "search.epochs": 2},
+    "quick": {"random.draws": 4, "search.epochs": 30},
+    "night": {"random.draws": 8, "search.epochs": 30},
+    "cifar": {"random.draws": 8, "search.epochs": 12},
+    "paper": {"random.draws": 8, "search.epochs": 40},
+}
+# What a method of search changes in a preset: {method: {preset: settings}}. SSNAS searches as DARTS does, with batches
+# of 32 or 64 images; it names no temperature: 0.5 is ours, and SimCLR's on CIFAR-10.
+METHODS: dict[str, dict[str, dict[str, Any]]] = {
+    "sswp": {preset: {"search.method": "sswp"} for preset in PRESETS},
+    "darts": {
+        preset: {**own, "search.method": "darts", "search.objective": "supervised"} for preset, own in _RELAXED.items()
+    },
+    "ssnas": {
+        preset: {**own, "search.method": "ssnas", "search.objective": "simclr", "search.temperature": 0.5}
+        for preset, own in _RELAXED.items()
+    },
+    "spos": {preset: {**own, **SUPERVISED, "search.method": "spos"} for preset, own in _IN_CELLS.items()},
+    "pi-nas": {preset: {**own, "search.method": "pi-nas"} for preset, own in _IN_CELLS.items()},
+    "random": {preset: {**own, "search.method": "random"} for preset, own in _BY_LOT.items()},
+}
+
 
 # What comparisons change in a preset. Ablations compare many searches: they keep the paper's ratios and edges at a size
 # and length that several seeds can bear. Few labels and fractions train what one search found, on a part of the labels
@@ -281,16 +318,27 @@ def _of_method(method: str | None, preset: str, settings: dict[str, Any]) -> dic
         return {}
     if named not in METHODS:
         raise InputError(f"unknown method {named!r}{suggest(str(named), METHODS)}")
-    passed_over = [f"search.{name}" for name in NOT_RELAXED] if named in RELAXED else []
-    users = ", ".join(other for other in METHODS if (other in RELAXED) != (named in RELAXED))
+    space = settings.get("one_shot.space", "cells")
     for name in settings:
-        if name in passed_over or (name.startswith("relaxed.") and named not in RELAXED):
-            own = name.replace("search.", "relaxed.")
-            instead = f", or set {own}" if own != name and own in setting_names() else ""
+        if name in SIZES and named in methods.ONE_SHOT and space == "cells":
+            own = name.replace("one_shot.", "model.")
+            raise InputError(f"{name} is of no use in the space 'cells', where the network is the model's; set {own}")
+        if not _is_used(name, named):
+            users = ", ".join(method for method in METHODS if _is_used(name, method))
+            own = [f"{section}.{name.partition('.')[2]}" for section in SECTIONS.get(named, ())]
+            instead = "".join(f", or set {other}" for other in own if other in setting_names())
             raise InputError(
                 f"{name} is of no use to method {named!r}; leave it out{instead}, or choose another method: {users}"
             )
     return METHODS[named][preset]
+
+
+def _is_used(setting: str, method: str) -> bool:
+    """Tell whether a search by a method has a use for a setting; those of other things than searches count as used."""
+    section, _, name = setting.partition(".")
+    if section == "search":
+        return name not in passed_over(method, [*Search.model_fields])
+    return section in SECTIONS.get(method, ()) or all(section not in own for own in SECTIONS.values())
 
 
 def load_slice(preset: str, settings: dict[str, Any] | None = None, study: str | None = None) -> Config | None:

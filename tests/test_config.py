@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from sswp_lib.config import DATASETS, Config, InputError, setting_names, validated
-from sswp_lib.methods import RELAXED
+from sswp_lib.methods import ONE_SHOT, RELAXED
 from sswp_lib.presets import CHOOSING, DATA_DEFAULTS, METHODS, PRESETS, STUDIES, load_config, parse_settings
 
 LABELLED = {"search.method": "darts", "search.objective": "supervised"}
@@ -81,7 +81,7 @@ REFUSED = [
     ({"search.prune": "none", "search.ratios": (1.0, 0.0)}, "leave none in which alpha is learnt"),
     ({"search.prune": "none", "search.ratios": (0.9, 0.1), "search.epochs": 5}, "epochs 5 at ratios [0.9, 0.1]"),
     # what does not fit a method
-    ({"search.method": "pdarts"}, "search.method", "'sswp', 'darts' or 'ssnas'"),
+    ({"search.method": "pdarts"}, "search.method", "'ssnas', 'spos', 'pi-nas' or 'random'"),
     ({"search.method": "ssnas", "search.objective": "supervised"}, "learns by the objective 'simclr', not 'supervised'",
      "method='darts'"),
     ({"search.method": "darts"}, "learns by the objective 'supervised', not 'simclr'", "method='ssnas'"),
@@ -94,6 +94,8 @@ REFUSED = [
     ({"relaxed.init_channels": 3}, "relaxed.init_channels", "multiple of 2"),
     ({"search.method": "ssnas", "relaxed.order": 2, "model.precision": "bfloat16"}, "bfloat16 rounds away",
      "relaxed.order=1"),
+    ({"search.method": "spos"}, "by the objective 'supervised', not 'crosspath'", "one_shot.objective=supervised"),
+    ({"search.method": "random", "search.planted": ("zero",)}, "planted ['zero']", "method 'random' expects none"),
     ({"search.method": "ssnas", "relaxed.labels_per_class": 5}, "labels_per_class 5 is of no use",
      "search.method=darts"),
     ({"relaxed.labels_per_class": 1}, "relaxed.labels_per_class", "got 1"),
@@ -193,7 +195,8 @@ def test_every_method_is_valid_at_every_preset(preset, method):
         assert config.search.method == method and config == load_config(
             preset, data, settings={"search.method": method}
         )
-        assert method == "sswp" or config.search.objective == RELAXED[method]
+        assert method not in RELAXED or config.search.objective == RELAXED[method]
+        assert method not in ONE_SHOT or config.one_shot.objective == ONE_SHOT[method]
     assert load_config(preset, method="sswp") == load_config(preset)
 
 
@@ -222,6 +225,11 @@ def test_dartss_recipe_is_that_of_the_paper_preset():
     ("darts", {"search.alpha_lr": 0.1}, ["no use to method 'darts'", "set relaxed.alpha_lr", "another method: sswp"]),
     (None, {"search.method": "ssnas", "search.ratios": (0.5, 0.5)}, ["search.ratios", "leave it out, or choose"]),
     ("sswp", {"relaxed.order": 2}, ["relaxed.order is of no use to method 'sswp'", "darts, ssnas"]),
+    ("darts", {"one_shot.lr": 0.1}, ["of no use to method 'darts'", "or choose another method: spos, pi-nas"]),
+    ("spos", {"search.lr": 0.1}, ["of no use to method 'spos'", "or set one_shot.lr", "sswp, darts, ssnas, random"]),
+    ("pi-nas", {"one_shot.num_cells": 5}, ["of no use in the space 'cells'", "set model.num_cells"]),
+    ("random", {"search.alpha_lr": 0.1}, ["of no use to method 'random'", "another method: sswp"]),
+    ("ssnas", {"random.draws": 3}, ["of no use to method 'ssnas'", "another method: random"]),
 ])  # fmt: skip
 def test_settings_of_no_use_to_a_method_are_refused(method, settings, words):
     with pytest.raises(InputError) as error:

@@ -17,6 +17,7 @@ import torch
 from sswp_lib.config import Config
 from sswp_lib.learn.data import load
 from sswp_lib.learn.loop import Loop
+from sswp_lib.learn.one_shot_search import in_cells
 from sswp_lib.learn.oneshot import OneShot, split
 from sswp_lib.learn.ranking import LinearEvaluation
 from sswp_lib.learn.recipes import PRETRAINED, pretraining, sections
@@ -197,23 +198,31 @@ def _cost(job: Job | Ranking, counted: set) -> float:
     if job.source is not None and job.config.train.init in PRETRAINED:
         seed = job.search.seed if job.search else job.config.seed
         total += _cost(Job({}, pretraining(job.config, seed), job.source), counted)
+    if job.source is None and job.config.search.method in ONE_SHOT:
+        r = job.config.ranking
+        return total + RUN + sum(_one_shot_seconds(in_cells(job.config), r.population * r.generations))
     training = job.source if isinstance(job.source, Choices) else job.source is not None
     return total + RUN + _steps(job) * _step_seconds(_plain(job), training)
 
 
 def _cost_of_ranking(job: Ranking) -> float:
-    """Return the seconds of a ranking, of its supernet and of its linear classifier; its data is loaded once."""
-    config, s, total = job.config, job.config.one_shot, 0.0
-    if one_shot.finished(config, job.architectures, job.alike) is not None:
-        return total
+    """Return the seconds of a ranking, of its supernet and of its linear classifier."""
+    if one_shot.finished(job.config, job.architectures, job.alike) is not None:
+        return 0.0
+    training, linear, scoring = _one_shot_seconds(job.config, len(job.architectures))
+    total = RUN + scoring + (RUN + linear) * (job.config.one_shot.objective == "crosspath")
+    return total + (RUN + training) * (one_shot.finished(job.config) is None)
+
+
+def _one_shot_seconds(config: Config, architectures: int) -> tuple[float, float, float]:
+    """Return the seconds of one-shot training, of its linear evaluation, and of scoring so many architectures."""
+    s, r, count = config.one_shot, config.ranking, len(load(config.data).train)
     images = len(split(config, load(config.data))[0])
     each = _ranking_seconds(config.changed(**{"one_shot.epochs": 5, "ranking.linear_epochs": 5}, seed=0))
-    if one_shot.finished(config) is None:
-        total += RUN + s.epochs * (images // s.batch_size) * each["step"]
-    if s.objective == "crosspath":
-        total += RUN + config.ranking.linear_epochs * (images // config.ranking.linear_batch) * each["linear"]
-    seen = min(config.ranking.calibration_images, images) + len(load(config.data).train) - images
-    return total + RUN + len(job.architectures) * each["linear"] * seen / config.ranking.linear_batch
+    linear = r.linear_epochs * (images // r.linear_batch) * each["linear"] * (s.objective == "crosspath")
+    seen = min(r.calibration_images, images) + count - images
+    scoring = architectures * each["linear"] * seen / r.linear_batch
+    return s.epochs * (images // s.batch_size) * each["step"], linear, scoring
 
 
 def _plain(job: Job) -> Config:
@@ -237,7 +246,8 @@ def _plain(job: Job) -> Config:
 def _steps(job: Job) -> int:
     config, count = job.config, len(load(job.config.data).train)
     if job.source is None:
-        return config.search.epochs * studies.iterations(config)
+        draws = config.random.draws if config.search.method == RANDOM else 1
+        return draws * config.search.epochs * studies.iterations(config)
     t, classes = config.train, len(load(config.data).classes)
     count = count // 2 if t.half else count
     labelled = t.labels_per_class * classes if t.labels_per_class else count * (1 - t.validation) * t.labels

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sswp_lib.config import Config
 from sswp_lib.learn.data import ImageData, epoch_batches, generator, halves, take
 from sswp_lib.learn.loop import Loop, optimizer_state, precision, restore_optimizer, seeded
-from sswp_lib.learn.measure import operation_counts, sizes, skip_share
+from sswp_lib.learn.measure import measures
 from sswp_lib.learn.objectives import JUDGED_ON, Objective, build, mean_of
 from sswp_lib.learn.views import normalise, random_views
 from sswp_lib.space import Genotype, Network, Paths, calibrate
@@ -118,14 +118,7 @@ class Halves(Loop):
 
     def measures(self, genotype: Genotype) -> dict[str, Any]:
         """Return what a genotype holds, and the size of its network with a classifier for the data's classes."""
-        model, classes = self.config.model, max(len(self.data.classes), 2)
-        size = sizes(genotype, model.init_channels, classes, self.config.data.image_size, model.stem)
-        return {
-            "operation_counts": operation_counts(genotype),
-            "skip_share": skip_share(genotype),
-            "parameters": size["parameters"],
-            "multiply_adds": size["multiply_adds"],
-        }
+        return measures(genotype, self.config, len(self.data.classes))
 
     def kept_weights(self, network: Network) -> dict[str, Tensor]:
         """Return the supernet's weights, on the CPU, with the statistics of the network that was exported from it."""

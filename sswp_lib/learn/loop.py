@@ -141,10 +141,13 @@ class Loop:
         self._sums.clear()
         self._sums.update(state["sums"])
 
-    def set_lr(self, optimizer: torch.optim.Optimizer, lr: float, min_lr: float, schedule: str) -> None:
-        """Cosine from lr to min_lr over the run, advancing by epoch or by step."""
-        done = self.epoch if schedule == "epoch" else self.epoch + self.step / self.num_steps
-        self.lr = min_lr + (lr - min_lr) * (1 + math.cos(math.pi * done / self.num_epochs)) / 2
+    def set_lr(
+        self, optimizer: torch.optim.Optimizer, lr: float, min_lr: float, schedule: str, epochs: int | None = None
+    ) -> None:
+        """Cosine from lr to min_lr over the run, or again over so many `epochs` each, advancing by epoch or by step."""
+        whole = epochs or self.num_epochs
+        done = self.epoch % whole + (0 if schedule == "epoch" else self.step / self.num_steps)
+        self.lr = min_lr + (lr - min_lr) * (1 + math.cos(math.pi * done / whole)) / 2
         for group in optimizer.param_groups:
             group["lr"] = self.lr
 

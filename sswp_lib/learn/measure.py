@@ -10,10 +10,12 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sswp_lib.config import Config
 from sswp_lib.learn.data import take
 from sswp_lib.learn.views import normalise
 from sswp_lib.space import CANDIDATES, Genotype, Network
@@ -79,6 +81,18 @@ def sizes(
     with torch.device("meta"):
         network = Network(genotype, init_channels, num_classes, stem=stem)
     return sizes_of(network, image_size)
+
+
+def measures(genotype: Genotype, config: Config, num_classes: int) -> dict[str, Any]:
+    """Return what a genotype holds, and the size of its network with a classifier for so many classes, or for two."""
+    model = config.model
+    size = sizes(genotype, model.init_channels, max(num_classes, 2), config.data.image_size, model.stem)
+    return {
+        "operation_counts": operation_counts(genotype),
+        "skip_share": skip_share(genotype),
+        "parameters": size["parameters"],
+        "multiply_adds": size["multiply_adds"],
+    }
 
 
 def sizes_of(network: nn.Module, image_size: int) -> dict[str, int]:

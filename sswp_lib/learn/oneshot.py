@@ -203,9 +203,10 @@ def build_supernet(config: Config, data: ImageData, objective: Objective | None 
     Its head is that of the `objective`, the configuration's own if left out, so that `load_state_dict` takes what
     `OneShot.finish` gave. Both objectives begin with the same weights but the head's.
     """
-    s, objective = config.one_shot, objective or _objective(config)
+    s, objective, space = config.one_shot, objective or _objective(config), space_of(config)
+    size = {"stem": config.model.stem} if isinstance(space, CellSpace) else {}
     with seeded(config.seed, "supernet"):
-        supernet = space_of(config).supernet(init_channels=s.init_channels, num_cells=s.num_cells)
+        supernet = space.supernet(init_channels=s.init_channels, num_cells=s.num_cells, **size)
     with seeded(config.seed, "head"):
         supernet.head = objective.head(supernet.num_features, max(len(data.classes), 1))
     for layer in batch_norms(supernet):

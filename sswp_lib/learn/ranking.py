@@ -137,7 +137,7 @@ class Ranker:
     def score(self, choices: Choices) -> float:
         """Return an architecture's top-1 accuracy in percent on the held-out training images."""
         data, size = self.data, self.config.data.image_size
-        with self._calibrated(choices) as features:
+        with self.calibrated(choices) as features:
             model = lambda x: self.classifier(features(x))  # noqa: E731
             return accuracy(model, self.images, self.labels, data.mean, data.std, size)["top1"]
 
@@ -148,19 +148,19 @@ class Ranker:
         """
         found = []
         for choices in candidates:
-            with self._calibrated(choices) as features:
+            with self.calibrated(choices) as features:
                 found.append(torch.cat([features(x).float().cpu() for x in self._plain(self.images.split(BATCH))]))
         return torch.stack(found)
 
     @contextmanager
-    def _calibrated(self, choices: Choices):
+    def calibrated(self, choices: Choices):
         """Meanwhile the supernet evaluates with the statistics of one path; yields its features (N, D) of images."""
         paths, was_training = self.space.paths(choices), self.supernet.training
         kept = [(t, t.clone()) for layer in batch_norms(self.supernet) for t in (layer.running_mean, layer.running_var)]
         along = lambda x: self.supernet.features(x, paths)  # noqa: E731
         try:
             with precision(self.config, self.device):
-                calibrate(self.supernet, self._training_images(), along)  # always, what paths share included
+                calibrate(self.supernet, self.training_images(), along)  # always, what paths share included
                 self.supernet.eval()
                 yield along
         finally:
@@ -168,7 +168,8 @@ class Ranker:
                 tensor.copy_(before)
             self.supernet.train(was_training)
 
-    def _training_images(self) -> Iterator[Tensor]:
+    def training_images(self) -> Iterator[Tensor]:
+        """Return the images, as they are, of which BatchNorm's statistics are computed, in batches."""
         return self._plain(take(self.data.train, batch, self.device) for batch in self.calibration)
 
     def _plain(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:

@@ -6,7 +6,7 @@ Paper: section 4.4 (the two-stage baseline: architecture search, then SimCLR pre
 from __future__ import annotations
 
 from sswp_lib.config import Config, Search, Train, Views
-from sswp_lib.methods import NOT_RELAXED, RELAXED, OneShot
+from sswp_lib.methods import ONE_SHOT, RELAXED, SECTIONS, SIZES, OneShot, Ranking, passed_over
 
 PRETRAINED = ("simclr", "simclr_matched")  # initialisations that begin with a pre-training
 LABELLED = ("labels", "labels_per_class", "validation", "evaluate_every")
@@ -46,6 +46,13 @@ def unused(config: Config, kind: str) -> list[str]:
     A setting is left out only where its value cannot matter; in doubt it stays, for a name too many costs a run, one
     too few a wrong result. Values that `config` refuses need no thought.
     """
+    if kind == "search" and config.search.method in ONE_SHOT:
+        views = [f"data.views.{name}" for name in _unused_by_random_views(config.data.views)]
+        own = [f"search.{name}" for name in passed_over(config.search.method, [*Search.model_fields])]
+        of_model = ["model.init_channels", "model.num_cells", "model.stem"]
+        own += SIZES if config.one_shot.space == "cells" else of_model
+        own += unused_by_judging(config.one_shot)
+        return ["data.root", *views, *own, *unused_by_one_shot(config.one_shot)]
     own = _unused_by_search(config.search) if kind == "search" else _unused_by_training(config.train)
     labelled = (config.search if kind == "search" else config.train).objective == "supervised"
     relaxed = kind == "search" and config.search.method in RELAXED
@@ -66,10 +73,17 @@ def unused_by_one_shot(one_shot: OneShot) -> list[str]:
     return [] if one_shot.negatives else ["one_shot.queue", "one_shot.temperature", "one_shot.in_batch"]
 
 
+def unused_by_judging(one_shot: OneShot) -> list[str]:
+    """Return the dotted settings of the section `ranking` that scores by a one-shot network do not depend on: with
+    labels it has a classifier already.
+    """
+    own = [name for name in Ranking.model_fields if name.startswith("linear_")]
+    return [f"ranking.{name}" for name in own] if one_shot.objective == "supervised" else []
+
+
 def sections(config: Config, kind: str) -> list[str]:
     """Return the sections of the configuration that a run of the `kind` "search" or "train" looks at."""
-    relaxed = kind == "search" and config.search.method in RELAXED
-    return ["data", "model", kind, *["relaxed"] * relaxed]
+    return ["data", "model", kind, *(SECTIONS.get(config.search.method, ()) if kind == "search" else ())]
 
 
 def _unused_by_random_views(views: Views) -> list[str]:
@@ -82,7 +96,7 @@ def _unused_by_training_images(crops: bool) -> list[str]:
 
 
 def _unused_by_search(search: Search) -> list[str]:
-    own = [*NOT_RELAXED] if search.method in RELAXED else []
+    own = passed_over(search.method, [*Search.model_fields])
     return own + ["temperature"] * (search.objective == "supervised") + ["ema"] * (search.objective != "byol")
 
 

@@ -113,6 +113,11 @@ class Evolution(Ranked):
         self.scores: dict[Architecture, float] = {}
         self.generation: list[Architecture] = []
 
+    @property
+    def best(self) -> Architecture:
+        """The best architecture that was scored; of equal ones the first."""
+        return best_first(self.scores)[0][0]
+
     def begin_epoch(self) -> None:
         g = generator(self.config.seed, "evolution", self.epoch)
         self.generation = next_generation(self.ranker.space, self.scores, self.config.ranking, g)
@@ -145,6 +150,5 @@ class Evolution(Ranked):
         weights.
         """
         scored = [[json.loads(a.to_json()), score] for a, score in self.scores.items()]
-        best, score = best_first(self.scores)[0]
-        result = {"best": json.loads(best.to_json()), "best_score": score, "scored": scored}
+        result = {"best": json.loads(self.best.to_json()), "best_score": self.scores[self.best], "scored": scored}
         return result | {"held_out": len(self.ranker.images)}, {}

@@ -26,6 +26,7 @@ from sswp_lib.paper import stand_alone, studies
 from sswp_lib.paper.output import Output
 from sswp_lib.paper.pi_nas_claims import FULL, NEITHER, NO_NEGATIVES, NO_TEACHER, OWN_PATH, SPOS, UNTRAINED
 from sswp_lib.paper.studies import Job, Settings
+from sswp_lib.presets import SUPERVISED
 from sswp_lib.runs import one_shot
 from sswp_lib.runs.records import Done
 from sswp_lib.space import Choices
@@ -37,8 +38,7 @@ ARMS: dict[str, Settings] = {  # what each changes in a one-shot training
     OWN_PATH: {"one_shot.cross_path": False},
     NEITHER: {"one_shot.cross_path": False, "one_shot.teacher": 0.0},
     NO_NEGATIVES: {"one_shot.negatives": False},
-    # of its own rate: that of NAS-Bench-201's recipe, for contrast of outputs of length 1 wants a far smaller one
-    SPOS: {"one_shot.objective": "supervised", "one_shot.lr": 0.1},
+    SPOS: SUPERVISED,
     UNTRAINED: {"one_shot.epochs": 0},
 }
 ROWS = {

@@ -5,16 +5,16 @@ on, cached, locked, resumable and recorded like those of `runs`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sswp_lib.config import Config
 from sswp_lib.learn.data import load
-from sswp_lib.learn.loop import Loop
 from sswp_lib.learn.oneshot import Architecture, OneShot, build_supernet
 from sswp_lib.learn.ranking import LinearEvaluation
-from sswp_lib.learn.recipes import unused_by_one_shot
-from sswp_lib.learn.scoring import Evolution, Scoring
+from sswp_lib.learn.recipes import unused_by_judging, unused_by_one_shot
+from sswp_lib.learn.scoring import Scoring
+from sswp_lib.methods import EVOLUTION
 from sswp_lib.runs import records, runs
 from sswp_lib.runs.carrying_out import Asked
 from sswp_lib.runs.records import Record
@@ -55,17 +55,17 @@ def rank(
     its own head, without them by a linear classifier. See `learn.scoring`.
     """
 
-    def make(data, weights, classifier, device) -> Scoring:
-        return Scoring(config, data, weights, architectures, classifier, alike, device)
+    device = device or runs.default_device()
+    ask = _with_weights if finished(config, architectures, alike) is None else _as_it_is
+    trained, classifier = ask(train, config, device, quiet), None
+    if not _labelled(config):
+        classifier = ask(linear_evaluation, config, device, quiet)
 
-    return _judged("ranking", config, make, _compared(architectures, alike), device, quiet)
+    def make(line) -> Scoring:
+        data, linear = load(config.data, device, line.working), classifier and classifier.weights()
+        return Scoring(config, data, trained.weights(), architectures, linear, alike, device)
 
-
-def search(config: Config, device: str | None = None, quiet: bool = False, fresh: bool = False) -> Record:
-    """Return the record of a search by evolution among the architectures of a one-shot network's space, scored by that
-    network, which is trained first. See `learn.scoring.Evolution`.
-    """
-    return _judged("evolution", config, lambda *what: Evolution(config, *what), {}, device, quiet, fresh)
+    return runs.carried_out(_ranking(config, trained, classifier, architectures, alike), make, device, quiet)
 
 
 def finished(
@@ -74,42 +74,13 @@ def finished(
     """Return the record of a one-shot training, or of a ranking of `architectures` by it, if it is there already;
     nothing is computed.
     """
-    if architectures is None:
-        return _there(_training(config))
-    return _there_already("ranking", config, _compared(architectures, alike))
-
-
-def _judged(
-    kind: str, config: Config, make: Callable[..., Loop], what: dict[str, Any], device: str | None, quiet: bool,
-    fresh: bool = False,
-) -> Record:  # fmt: skip
-    """Return the record of a run in which a one-shot network judges architectures, doing first what it needs: that
-    network, and without labels its linear classifier. Where the record is there, their weights need not be.
-
-    Args:
-        make: its loop, from data, weights, the classifier's weights or None, and device. what: its name's further part.
-    """
-    device = device or runs.default_device()
-    ask = _with_weights if fresh or _there_already(kind, config, what) is None else _as_it_is
-    trained, classifier = ask(train, config, device, quiet), None
-    if not _labelled(config):
-        classifier = ask(linear_evaluation, config, device, quiet)
-
-    def loop(line) -> Loop:
-        data, linear = load(config.data, device, line.working), classifier and classifier.weights()
-        return make(data, trained.weights(), linear, device)
-
-    return runs.carried_out(_asked(kind, config, trained, classifier, what), loop, device, quiet, fresh=fresh)
-
-
-def _there_already(kind: str, config: Config, what: dict[str, Any]) -> Record | None:
     trained = _there(_training(config))
-    if trained is None:
-        return None
+    if architectures is None or trained is None:
+        return trained
     classifier = None if _labelled(config) else _there(_linear(config, trained))
     if classifier is None and not _labelled(config):
         return None
-    return _there(_asked(kind, config, trained, classifier, what))
+    return _there(_ranking(config, trained, classifier, architectures, alike))
 
 
 def _there(asked: Asked) -> Record | None:
@@ -129,14 +100,18 @@ def _linear(config: Config, trained: Record) -> Asked:
     return Asked("linear", _ranking_identity(config), {"weights_sha256": trained.weights_sha256}, trained.name)
 
 
-def _asked(kind: str, config: Config, trained: Record, classifier: Record | None, what: dict[str, Any]) -> Asked:
-    source = {"weights_sha256": trained.weights_sha256, "classifier_sha256": classifier and classifier.weights_sha256}
-    return Asked(kind, _ranking_identity(config), source | what, trained.name)
-
-
-def _compared(architectures: Sequence[Architecture], alike: Sequence[Architecture]) -> dict[str, Any]:
+def _ranking(
+    config: Config, trained: Record, classifier: Record | None, architectures: Sequence[Architecture],
+    alike: Sequence[Architecture],
+) -> Asked:  # fmt: skip
     plain = lambda several: [json.loads(a.to_json()) for a in several]  # noqa: E731
-    return {"architectures": plain(architectures), "alike": plain(alike)}
+    source = {
+        "weights_sha256": trained.weights_sha256,
+        "classifier_sha256": classifier and classifier.weights_sha256,
+        "architectures": plain(architectures),
+        "alike": plain(alike),
+    }
+    return Asked("ranking", _ranking_identity(config), source, trained.name)
 
 
 def _as_it_is(make, config: Config, device: str, quiet: bool) -> Record:
@@ -151,8 +126,12 @@ def _with_weights(make, config: Config, device: str, quiet: bool) -> Record:
 
 def identity(config: Config, *sections: str) -> dict[str, Any]:
     """Return the part of a configuration that a one-shot training's result depends on, and of other sections."""
-    plain = runs.plain(config, ["data", "model", *sections], ["data.root", *unused_by_one_shot(config.one_shot)])
-    plain["model"] = {name: plain["model"][name] for name in MODEL if name in plain["model"]}
+    unused = ["data.root", *unused_by_one_shot(config.one_shot)]
+    if "ranking" in sections:
+        unused += [*unused_by_judging(config.one_shot), *(f"ranking.{name}" for name in EVOLUTION)]
+    plain = runs.plain(config, ["data", "model", *sections], unused)
+    used = [*MODEL, *["stem"] * (config.one_shot.space == "cells")]
+    plain["model"] = {name: plain["model"][name] for name in used if name in plain["model"]}
     return plain
 
 

@@ -91,7 +91,7 @@ def train(
             "expected init='concomitant'"
         )
     device = device or default_device()
-    genotype = source.genotype if isinstance(source, Record) else source
+    genotype = _architecture(source)
     start, state = None, None
     if weights is None:
         start = _start(config, source, partial(train, device=device, quiet=quiet, tensorboard=tensorboard))
@@ -136,8 +136,7 @@ def finished(config: Config, source: Record | Genotype | Choices | None = None) 
     start = _start(config, source, finished)
     if start is None and config.train.init != "random":
         return None
-    genotype = source.genotype if isinstance(source, Record) else source
-    given = _source(genotype, start.weights_sha256 if start else None)
+    given = _source(_architecture(source), start.weights_sha256 if start else None)
     return _finished(Asked("train", _identity(config, "train"), given).folder)
 
 
@@ -148,8 +147,7 @@ def _start(
     its pre-training.
     """
     if config.train.init in PRETRAINED:
-        genotype = source.genotype if isinstance(source, Record) else source
-        return pretrained(pretraining(config, _seed(config, source)), genotype)
+        return pretrained(pretraining(config, _seed(config, source)), _architecture(source))
     if config.train.init == "random":
         return None
     if not isinstance(source, Record) or source.kind != "search":
@@ -158,6 +156,10 @@ def _start(
             "weights file with --weights"
         )
     return source
+
+
+def _architecture(source: Record | Genotype | Choices) -> Genotype | Choices:
+    return (source.architecture or source.genotype) if isinstance(source, Record) else source
 
 
 def _source(architecture: Genotype | Choices, weights_sha256: str | None) -> dict[str, Any]:

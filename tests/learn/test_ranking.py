@@ -235,13 +235,13 @@ def test_images_that_are_held_out_judge_and_do_nothing_else(toy, digits, superne
     assert torch.equal(*(run(LinearEvaluation(short, data, supernet)).classifier.weight for data in (digits, poisoned)))
 
     def statistics(data) -> list[torch.Tensor]:
-        with Ranker(toy, data, supernet)._calibrated(EVERYTHING[7]):
+        with Ranker(toy, data, supernet).calibrated(EVERYTHING[7]):
             return [t.clone() for layer in batch_norms(supernet) for t in (layer.running_mean, layer.running_var)]
 
     assert all(map(torch.equal, statistics(digits), statistics(poisoned)))
     seen = [each.features(EVERYTHING[7:8]) for each in (ranker, Ranker(toy, poisoned, supernet))]
     assert not torch.isclose(*seen).all(-1).any()
-    with ranker._calibrated(EVERYTHING[7]) as features, torch.no_grad():
+    with ranker.calibrated(EVERYTHING[7]) as features, torch.no_grad():
         x = normalise(digits.train[held_out], digits.mean, digits.std)
         labels[held_out] = ranker.classifier(features(x)).argmax(1)
     other, told = Ranker(toy, digits, supernet, ranker.classifier), labels[held_out]

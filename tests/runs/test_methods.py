@@ -5,6 +5,7 @@ from tiny_runs import TINY, Stop, name_of, plain, stop_at, tiny
 
 from sswp_lib.config import InputError
 from sswp_lib.learn import RelaxedSearch
+from sswp_lib.learn.searches import SEARCHES
 from sswp_lib.methods import NOT_RELAXED
 from sswp_lib.presets import load_config
 from sswp_lib.runs import carrying_out, runs
@@ -71,3 +72,40 @@ def test_other_methods_name_no_run_of_the_papers():
     names += [name_of(relaxed(method)) for method in ("ssnas", "darts")]
     assert len({*names, name_of(tiny())}) == 5
     assert name_of(own, "train") == name_of(tiny(), "train")
+
+
+ONE_SHOT = {
+    "one_shot.epochs": 1, "one_shot.batch_size": 24,
+    "one_shot.queue": 24, "ranking.linear_epochs": 1, "ranking.linear_batch": 24, "ranking.population": 2,
+    "ranking.parents": 2, "ranking.mutations": 1, "ranking.crossovers": 0, "ranking.generations": 1,
+}  # fmt: skip
+
+
+def by(method: str, **settings):
+    """Return a configuration of a few steps of a method that relaxes nothing, on 80 images."""
+    given = {"data.per_class": 8, **{name.replace("__", "."): value for name, value in settings.items()}}
+    own = ONE_SHOT if method != "random" else {"search.epochs": 1, "search.batch_size": 40, "random.draws": 2}
+    sizes = {name: value for name, value in TINY.items() if not name.startswith("search.")}
+    return load_config("smoke", settings={**sizes, **own, **given}, method=method)
+
+
+@pytest.mark.parametrize("method", ["random", "spos", "pi-nas"])
+def test_searches_that_relax_nothing_are_runs_to_go_on_from(runs_folder, monkeypatch, method):
+    config = by(method)
+    record = runs.search(config, device="cpu", quiet=True)
+    assert record.kind == "search" and record.genotype.num_cells == config.model.num_cells == 2
+    assert record.config["search"]["method"] == method and (runs_folder / record.name / "genotype.json").is_file()
+    loop = SEARCHES[method]
+    monkeypatch.setattr(loop, "advance", lambda self: pytest.fail("computed again"))
+    assert runs.search(config, device="cpu", quiet=True) == record == runs.finished(config)
+    start = config.changed(**{"train.epochs": 1, "train.init": "concomitant"})
+    trained = runs.train(start, record, device="cpu", quiet=True)
+    assert trained.result["taken_over"]["matched"] > 0 and trained.genotype == record.genotype
+
+
+def test_what_one_shot_methods_find_in_another_space_is_trained_too(runs_folder):
+    config = by("spos", one_shot__space="nasbench201", one_shot__init_channels=2, one_shot__num_cells=1)
+    record = runs.search(config, device="cpu", quiet=True)
+    assert record.architecture.space == "nasbench201" and "genotype" not in record.result
+    trained = runs.train(config.changed(**{"train.epochs": 1}), record, device="cpu", quiet=True)
+    assert trained.source["choices"]["operations"] == list(record.architecture.operations)

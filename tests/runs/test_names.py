@@ -1,20 +1,25 @@
 """A run is named by exactly the settings that its result depends on: each is changed, and name and bits compared."""
 
 from functools import cache, partial
+from typing import Any
 
 import pytest
 import torch
 from tiny_runs import name_of
+from toy_space import TOY
 
 import sswp_lib.learn.relaxed as relaxed
 from sswp_lib.config import Config, InputError, setting_names
 from sswp_lib.learn.data import ImageData
 from sswp_lib.learn.found import Found
 from sswp_lib.learn.halves import Halves
+from sswp_lib.learn.loop import Loop
+from sswp_lib.learn.one_shot_search import OneShotSearch
 from sswp_lib.learn.recipes import pretraining, unused
+from sswp_lib.learn.scoring import Evolution
 from sswp_lib.learn.searches import SEARCHES
 from sswp_lib.learn.train import Training
-from sswp_lib.space import Genotype, MixedNet, Network
+from sswp_lib.space import SPACES, Genotype, MixedNet, Network
 
 # All that can be used is, and small changes of it show: colours, four images a step, gradients that are clipped.
 BASE = {
@@ -30,6 +35,14 @@ RELAXED = {
     "relaxed.num_cells": 3, "relaxed.alpha_lr": 0.5, "relaxed.alpha_weight_decay": 0.1, "search.epochs": 2,
     "search.batch_size": 6,
 }  # fmt: skip
+ONE_SHOT = {
+    "one_shot.space": "toy", "one_shot.init_channels": 4, "one_shot.num_cells": 1, "one_shot.epochs": 2,
+    "one_shot.batch_size": 6, "one_shot.queue": 12, "one_shot.teacher": 0.5, "one_shot.validation": 0.25,
+    "one_shot.in_batch": False, "ranking.linear_epochs": 4, "ranking.linear_batch": 6,
+    "ranking.linear_milestones": (0.3, 0.6), "ranking.calibration_images": 8, "ranking.calibration_batch": 4,
+    "ranking.population": 8, "ranking.parents": 3, "ranking.mutations": 3, "ranking.mutation_p": 0.6,
+    "ranking.crossovers": 2, "ranking.generations": 2,
+}  # fmt: skip
 KINDS = {
     "search": {"search.objective": "simclr"},
     "byol search": {"search.objective": "byol"},
@@ -38,6 +51,9 @@ KINDS = {
     "grey search": {"data.views.jitter_p": 0.0, "data.views.blur_p": 0.0},
     "relaxed search": {**RELAXED, "search.method": "ssnas"},
     "supervised relaxed search": {**RELAXED, "search.method": "darts", "search.objective": "supervised"},
+    "random search": {"search.method": "random", "random.draws": 2, "search.epochs": 2},
+    "Pi-NAS search": {**ONE_SHOT, "search.method": "pi-nas"},
+    "SPOS search": {**ONE_SHOT, "search.method": "spos", "one_shot.objective": "supervised"},
     "training": {},
     "training on few labels": {"train.labels": 1.0, "train.labels_per_class": 3},
     "training on crops": {"train.augment": "crop", "train.shift": 0, "train.cutout": 0},
@@ -54,15 +70,22 @@ ANOTHER = {  # of what is no plain number
     "train.labels_per_class": 2, "train.augment": "crop",
     "relaxed.split": "same", "relaxed.init_channels": 4, "relaxed.num_cells": 4, "relaxed.shift": 2,
     "relaxed.labels_per_class": 6,
+    "one_shot.space": "cells", "one_shot.schedule": "step", "ranking.linear_milestones": (0.2,),
 }  # fmt: skip
-OF_ANOTHER_KIND = ("search.method", "search.objective", "search.prune", "train.objective", "train.freeze")
+OF_ANOTHER_KIND = (
+    "search.method", "search.objective", "search.prune", "train.objective", "train.freeze", "one_shot.objective",
+)  # fmt: skip
 REFUSED = {  # cannot be changed alone: with another value the configuration is refused
     "model.stem", "train.half", "train.labels", "train.labels_per_class", "train.validation", "train.evaluate_every",
     "train.augment", "search.planted", "search.alpha_stream", "relaxed.labels_per_class",
+    "one_shot.space", "one_shot.cross_path", "one_shot.negatives",
 }  # fmt: skip
 LABELS = ("train.init",)  # says where weights come from, which stand in the name themselves
 PARTS = {  # where the rest is another kind's business
     "relaxed search": ("search.", "relaxed."), "supervised relaxed search": ("data.views", "model.", "relaxed."),
+    "random search": ("data.views.", "search.", "random."),
+    "Pi-NAS search": ("model.", "search.", "one_shot.", "ranking."),
+    "SPOS search": ("data.views.", "model.", "search.", "one_shot.", "ranking."),
     "unpruned search": "search.", "grey search": "data.views.", "training on few labels": "train.",
     "training on crops": "data.views.",
 }  # fmt: skip
@@ -90,7 +113,7 @@ def images() -> ImageData:
     )  # fmt: skip
 
 
-def loop_of(kind: str, config: Config) -> Halves | Training:
+def loop_of(kind: str, config: Config) -> Loop:
     if section(kind) == "search":
         return SEARCHES[config.search.method](config, images())
     genotype, weights = Genotype.published("DARTS_V2", config.model.num_cells), None
@@ -111,10 +134,24 @@ def stages(kind: str, config: Config):
     yield done, [t.numpy().tobytes() for t in weights.values()]
 
 
-def bits(loop: Halves | Training) -> list[bytes]:
+def bits(loop: Loop) -> list[Any]:
     """Return what the loop has learnt, statistics of BatchNorm among it."""
+    if isinstance(loop, OneShotSearch):
+        return [*plain(loop.left), *plain(loop.part.state()), *judging(loop.part)]
     model = loop.supernet if isinstance(loop, Halves) else loop.network
     return [t.detach().numpy().tobytes() for t in model.state_dict().values()]
+
+
+def plain(state: Any) -> list[Any]:
+    """Return all that a state holds, tensors as bytes."""
+    if isinstance(state, dict | list | tuple):
+        return [x for inner in (state.values() if isinstance(state, dict) else state) for x in plain(inner)]
+    return [state.numpy().tobytes() if isinstance(state, torch.Tensor) else state]
+
+
+def judging(part: Loop) -> list[str]:
+    """Return the images by whose statistics a few architectures are scored: accuracies of few images hardly differ."""
+    return [repr(part.ranker.calibration)] if isinstance(part, Evolution) else []
 
 
 def another(config: Config, setting: str) -> Config:
@@ -142,8 +179,14 @@ def few_candidates(monkeypatch):
     monkeypatch.setattr(relaxed, "MixedNet", few)
 
 
+@pytest.fixture
+def toy(monkeypatch):
+    """A small space for one-shot networks, or their searches would take long."""
+    monkeypatch.setitem(SPACES, "toy", TOY)
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_name_depends_on_exactly_what_changes_the_result(kind, few_candidates):
+def test_name_depends_on_exactly_what_changes_the_result(kind, few_candidates, toy):
     config, wrong, refused = config_of(kind), [], set()
     expected = list(stages(kind, config))
     for setting in setting_names():

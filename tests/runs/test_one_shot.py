@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from sswp_lib.config import InputError
 from sswp_lib.learn.oneshot import OneShot
 from sswp_lib.learn.ranking import LinearEvaluation
-from sswp_lib.learn.scoring import Evolution, Scoring
+from sswp_lib.learn.scoring import Scoring
 from sswp_lib.presets import load_config
 from sswp_lib.runs import one_shot, runs
 from sswp_lib.space import SPACES
@@ -59,7 +57,11 @@ def test_a_name_holds_what_the_result_depends_on_and_nothing_else(runs_folder):
     }
     for setting, value in other.items():
         assert name(base.changed(**{setting: value})) != name(base), setting
+    ranked = lambda config: one_shot.identity(config, "one_shot", "ranking")  # noqa: E731
+    assert ranked(base.changed(**{"ranking.generations": 3})) == ranked(base)
+    assert ranked(base.changed(**{"ranking.linear_lr": 0.7})) != ranked(base)
     labelled = tiny(objective="supervised")
+    assert ranked(labelled.changed(**{"ranking.linear_lr": 0.7})) == ranked(labelled)
     ignored = {"one_shot.queue": 128, "one_shot.in_batch": True, "model.projection_dim": 16}
     assert name(labelled.changed(**ignored)) == name(labelled)
 
@@ -128,32 +130,3 @@ def test_an_untrained_network_is_ranked_too(runs_folder, some):
 def test_nothing_to_score_is_refused(runs_folder):
     with pytest.raises(InputError, match="no architecture to score"):
         one_shot.rank(tiny(), [], device="cpu", quiet=True)
-
-
-@pytest.mark.parametrize("space", ["nasbench201", "cells"])
-def test_a_search_by_evolution_goes_on_where_it_was_interrupted(runs_folder, space, monkeypatch):
-    few = {"ranking.population": 4, "ranking.parents": 2, "ranking.mutations": 1, "ranking.crossovers": 1,
-           "ranking.generations": 3}  # fmt: skip
-    config, step = tiny(space=space, num_cells=1 if space == "nasbench201" else 3).changed(**few), Evolution.train_step
-    record = one_shot.search(config, "cpu", quiet=True)
-    expected = record.result
-    scored = [json.dumps(architecture) for architecture, _ in expected["scored"]]
-    assert len(scored) == len(set(scored)) == 12
-    assert expected["best_score"] == max(score for _, score in expected["scored"])
-    monkeypatch.setattr("sswp_lib.runs.carrying_out.CHECKPOINT_SECONDS", 0.0)
-    for stop in (2, 6, 11):
-        for path in runs_folder.glob("evolution-*/record.json"):
-            path.unlink()
-        done = []
-
-        def stopping(self, stop=stop, done=done):
-            if len(done) == stop:
-                done.append(None)
-                raise KeyboardInterrupt
-            done.append(self.step)
-            step(self)
-
-        monkeypatch.setattr(Evolution, "train_step", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            one_shot.search(config, "cpu", quiet=True)
-        assert one_shot.search(config, "cpu", quiet=True).result == expected
