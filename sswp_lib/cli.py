@@ -59,8 +59,9 @@ def search(
     settings: Settings = None, device: Device = None, quiet: Quiet = False, tensorboard: Board = False,
     fresh: Fresh = False,
 ) -> None:  # fmt: skip
-    """Search an architecture and its concomitant weights: by the paper's method (sswp), or by the relaxation that runs
-    all candidates at once, from labels (darts) or by contrast (ssnas).
+    """Search an architecture and its concomitant weights: by the paper's method (sswp); by the relaxation that runs all
+    candidates at once, from labels (darts) or by contrast (ssnas); by an evolution in a network that was trained along
+    random paths, from labels (spos) or by contrast across paths (pi-nas); or by lot, the best of several (random).
 
     Example: `sswp search --data folder:my_images --set search.epochs=40`. Leaves runs/NAME/ with record.json,
     genotype.json, weights.safetensors and history.jsonl, and prints NAME and a summary.

@@ -23,6 +23,7 @@ from sswp_lib.learn.ranking import LinearEvaluation
 from sswp_lib.learn.recipes import PRETRAINED, pretraining, sections
 from sswp_lib.learn.searches import SEARCHES
 from sswp_lib.learn.train import Training
+from sswp_lib.methods import ONE_SHOT, RANDOM
 from sswp_lib.paper import beyond, pi_nas, setups, ssnas, studies, tables
 from sswp_lib.paper.pi_nas import Ranking
 from sswp_lib.paper.setups import Setup
