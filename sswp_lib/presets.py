@@ -172,7 +172,7 @@ SUPERVISED: dict[str, Any] = {  # at a rate of its own, NAS-Bench-201's: contras
 # One-shot methods in the paper's own space: the network with every candidate is as wide and deep as the model. What is
 # scored, and by how many images, is ours but for `paper`; so are all settings of random search, whose epochs are those
 # of each of its draws.
-_SCORED: dict[str, tuple[int, int]] = {"smoke": (4, 2), "quick": (20, 5), "night": (40, 10), "cifar": (40, 10)}
+_SCORED: dict[str, tuple[int, int]] = {"smoke": (4, 2), "quick": (20, 5), "night": (20, 5), "cifar": (40, 10)}
 _IN_CELLS: dict[str, dict[str, Any]] = {
     preset: {
         **{name: value for name, value in own.items() if name.startswith(("one_shot.", "ranking."))},
@@ -244,6 +244,8 @@ STUDIES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "one_shot": ONE_SHOT,
 }
+# all methods on one bench: judged as the ablations are
+STUDIES["bench"] = {**STUDIES["ablations"], "quick": {**STUDIES["ablations"]["quick"], "search.epochs": 16}}
 # What a preset changes for its second data set, a slice of photographs beside the digits; and in its studies there.
 SLICES: dict[str, dict[str, Any]] = {
     "night": {
@@ -323,8 +325,8 @@ def _of_method(method: str | None, preset: str, settings: dict[str, Any]) -> dic
         if name in SIZES and named in methods.ONE_SHOT and space == "cells":
             own = name.replace("one_shot.", "model.")
             raise InputError(f"{name} is of no use in the space 'cells', where the network is the model's; set {own}")
-        if not _is_used(name, named):
-            users = ", ".join(method for method in METHODS if _is_used(name, method))
+        if not is_used(name, named):
+            users = ", ".join(method for method in METHODS if is_used(name, method))
             own = [f"{section}.{name.partition('.')[2]}" for section in SECTIONS.get(named, ())]
             instead = "".join(f", or set {other}" for other in own if other in setting_names())
             raise InputError(
@@ -333,7 +335,7 @@ def _of_method(method: str | None, preset: str, settings: dict[str, Any]) -> dic
     return METHODS[named][preset]
 
 
-def _is_used(setting: str, method: str) -> bool:
+def is_used(setting: str, method: str) -> bool:
     """Tell whether a search by a method has a use for a setting; those of other things than searches count as used."""
     section, _, name = setting.partition(".")
     if section == "search":

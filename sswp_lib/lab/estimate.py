@@ -24,7 +24,7 @@ from sswp_lib.learn.recipes import PRETRAINED, pretraining, sections
 from sswp_lib.learn.searches import SEARCHES
 from sswp_lib.learn.train import Training
 from sswp_lib.methods import ONE_SHOT, RANDOM
-from sswp_lib.paper import beyond, pi_nas, setups, ssnas, studies, tables
+from sswp_lib.paper import bench, beyond, pi_nas, setups, ssnas, studies, tables
 from sswp_lib.paper.pi_nas import Ranking
 from sswp_lib.paper.setups import Setup
 from sswp_lib.paper.studies import Job
@@ -148,9 +148,16 @@ def _rankings(own: dict[str, Any]) -> list[Job | Ranking]:
     return jobs
 
 
+def _bench(own: dict[str, Any]) -> list[Job]:
+    _, study, n, _ = _setup(own, "bench")
+    configs = bench.configurations(own["preset"], own["data"], own["settings"])
+    return bench.plan(configs, study, n, setups.number_of_trainings(own["preset"]))
+
+
 JOBS: dict[str, Callable[[dict[str, Any]], list[Job | Ranking]]] = {  # by the notebook's number
     "01": _few_labels, "02": _benchmark, "03": _pruning, "04": _fractions, "05": _rates,
     "06": lambda own: [Job({}, _setup(own).config)], "07": _further, "08": _ssnas, "09": _rankings,
+    "10": _bench,
 }  # fmt: skip
 
 

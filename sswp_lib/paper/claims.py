@@ -17,6 +17,7 @@ import pandas as pd
 
 from sswp_lib.config import InputError
 from sswp_lib.paper import learnt
+from sswp_lib.paper.bench_claims import BENCH_CLAIMS
 from sswp_lib.paper.claim import CONTROL, MARGIN, NOT_TESTABLE, NOT_WORSE, SCRATCH, Claim
 from sswp_lib.paper.effects import (
     ALPHA,
@@ -211,6 +212,7 @@ CLAIMS = {  # in the order in which a report tells them
     ),
     **SSNAS_CLAIMS,
     **PI_NAS,
+    **BENCH_CLAIMS,
 }
 
 

@@ -264,13 +264,16 @@ def weight_norms(norms: dict[str, pd.Series]) -> Figure:
     return figure
 
 
-def size_against_accuracy(frame: pd.DataFrame, order: Sequence[str]) -> Figure:
-    """Test accuracy from scratch against parameters, one point an architecture with its 95 % interval."""
+def against_accuracy(
+    frame: pd.DataFrame, order: Sequence[str], x: str = "parameters", label: str = "parameters (thousands)",
+    scale: float = 1e-3,
+) -> Figure:  # fmt: skip
+    """Test accuracy from scratch against another column, times `scale`; one point an arm with its 95 % interval."""
     figure, axes = plt.subplots(figsize=(WIDTH, 3.0))
     for i, arm in enumerate(order):
         found = frame[frame["arm"] == arm]
         axes.errorbar(
-            found["parameters"].mean() / 1e3,
+            found[x].mean() * scale,
             found["scratch"].mean(),
             yerr=half_width(found["scratch"]),
             marker="osD^vPX*<>"[i % 10],
@@ -279,8 +282,23 @@ def size_against_accuracy(frame: pd.DataFrame, order: Sequence[str]) -> Figure:
             capsize=3,
             label=arm,
         )
-    axes.set(xlabel="parameters (thousands)", ylabel="test accuracy from scratch (%)")
+    axes.set(xlabel=label, ylabel="test accuracy from scratch (%)")
     figure.legend(loc="outside right center", frameon=False, fontsize=SMALL)
+    return figure
+
+
+def differences(frame: pd.DataFrame, order: Sequence[str], columns: dict[str, str]) -> Figure:
+    """One line an arm, one panel a column: differences in points as dots, their mean with its 95 % interval, and a line
+    where there is none.
+    """
+    size = (WIDTH, 1.1 + 0.36 * len(order))
+    figure, axes = plt.subplots(1, len(columns), figsize=size, sharey=True, sharex=True, squeeze=False)
+    for a, (column, title) in zip(axes[0], columns.items(), strict=True):
+        a.axvline(0, color="0.4", lw=0.8, ls="--")
+        arm_by_line(a, frame, order, column)
+        a.set_title(title, fontsize=9)
+        a.set_xlabel("difference (points)")
+    name_lines(axes[0][0], order)
     return figure
 
 

@@ -26,12 +26,17 @@ ONE_SHOT = [
     "one_shot.init_channels=4", "one_shot.num_cells=1", "one_shot.epochs=1", "one_shot.batch_size=128",
     "one_shot.queue=256", "ranking.linear_epochs=1", "ranking.linear_batch=128", "ranking.calibration_images=128",
 ]  # fmt: skip
+BENCH = [
+    "data.per_class=24", "search.batch_size=48", "one_shot.batch_size=48", "one_shot.queue=48", "ranking.population=2",
+    "ranking.parents=2", "ranking.mutations=1", "ranking.crossovers=1", "ranking.generations=1", "random.draws=2",
+]  # fmt: skip
 ONE_EACH = {
     "01": {"learning_rates": [0.03, 0.1]},
     "04": {"learning_rates": [0.03, 0.1], "fractions": [0.1, 0.5]},
     "05": {"learning_rates": [0.03, 0.1]},
     "08": {"settings": [*REDUCED, *RELAXED]},
     "09": {"architectures": 3, "trainings": 1, "settings": [*REDUCED, *ONE_SHOT]},
+    "10": {"settings": [*REDUCED, *ONE_SHOT, *BENCH]},
 }
 
 
@@ -66,7 +71,7 @@ def shared_runs(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
 
 
-WHOLE = [("paper", number) for number in ("01", "02", "03", "04", "05", "06", "07", "08", "09")]
+WHOLE = [("paper", number) for number in ("01", "02", "03", "04", "05", "06", "07", "08", "09", "10")]
 CHOOSING = [(preset, number) for preset in ("cifar", "quick") for number in ("01", "04", "05")]
 
 
@@ -88,7 +93,7 @@ def test_notebook_runs_with_every_presets_own_sections(preset, number, own_folde
 
 def test_a_mistake_leaves_nothing_of_an_earlier_configuration(own_folder, monkeypatch):
     """A cell that fails in the notebook's first lines must not let the next ones go on with what stood there before."""
-    for number in ("01", "02", "03", "04", "05", "06", "07", "08", "09"):
+    for number in ("01", "02", "03", "04", "05", "06", "07", "08", "09", "10"):
         cells = ["".join(cell["source"]) for cell in code_cells(number)]
         place = next(i for i, source in enumerate(cells) if "configured(" in source)
         names: dict = {"config": "old", "n": 3, "out": "old"}
@@ -102,6 +107,6 @@ def test_a_mistake_leaves_nothing_of_an_earlier_configuration(own_folder, monkey
 
 
 def test_cells_are_narrow():
-    for number in ("01", "02", "03", "04", "05", "06", "07", "08", "09"):
+    for number in ("01", "02", "03", "04", "05", "06", "07", "08", "09", "10"):
         for cell in code_cells(number):
             assert max(map(len, "".join(cell["source"]).splitlines())) <= 88, (number, cell["id"])

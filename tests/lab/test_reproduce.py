@@ -63,6 +63,7 @@ FIGURES = {
     "07": ("objective", "figure4", "table3d", "table6", "table3c"),
     "08": ("table1", "mixture", "table3", "table4", "table5"),
     "09": ("table7", "predicted", "collapse", "figure5", "link"),
+    "10": ("bench", "improvement", "cost"),
 }
 TABLES = {
     "01": (
@@ -76,6 +77,7 @@ TABLES = {
     "07": ("objective", "figure4_epochs", "figure4_size", "table3c", "table3d", "table4b", "table6", "claims"),
     "08": ("table1", "table2", "table3", "split", "agreement", "selection", "table4", "table5", "claims"),
     "09": ("table1", "table2", "table3", "table4", "table7", "table7_runs", "claims"),
+    "10": ("compute", "bench", "claims"),
 }  # fmt: skip
 
 

@@ -74,7 +74,7 @@ def test_along_and_sizes_draw_every_arm():
     assert [text.get_text() for text in axes.get_xticklabels()] == ["10", "20"]
     points = [
         line
-        for line in comparisons.size_against_accuracy(values, ["10 epochs", "20 epochs"]).axes[0].lines
+        for line in comparisons.against_accuracy(values, ["10 epochs", "20 epochs"]).axes[0].lines
         if len(line.get_xdata()) == 1 and line.get_marker() in "os"
     ]
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in points] == [(1.0, 2.0), (2.0, 4.0)]
