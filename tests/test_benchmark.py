@@ -8,11 +8,13 @@ import pytest
 import torch
 
 import sswp_lib.learn.relaxed
+from sswp_lib.presets import load_config
 from sswp_lib.space import MixedNet
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import mixture
+import ranking
 import relaxed
 from mixture_reference import LeanMixtureSteps, MixtureSteps, Nothing
 from reference import LeanSteps, ReferenceNet, ReferenceSteps
@@ -156,3 +158,15 @@ def test_sides_of_the_mixture_take_turns():
     ]
     assert mixture.ratio([2.0, 6.0, 4.0], [1.0, 2.0, 8.0]) == 2
     assert mixture.ratio([3.0, 1.0, 2.0], [1.0, 2.0, 3.0]) == pytest.approx(2 / 3)  # 1 of the medians
+
+
+def test_scores_are_timed_of_different_architectures(monkeypatch):
+    config = load_config("smoke", study="one_shot").changed(
+        **{"ranking.calibration_images": 20, "ranking.calibration_batch": 10}
+    )
+    ranker, seen = ranking.ranker_of(config, 100, CPU), []
+    assert (sum(map(len, ranker.calibration)), len(ranker.labels)) == (20, 20)
+    assert ranker.score(ranking.drawn(1)[0]) in [5 * right for right in range(21)]
+    monkeypatch.setattr(ranker, "score", seen.append)
+    assert len(ranking.timed(ranker, 5)) == 5
+    assert len(set(seen)) == 5 and seen[ranking.WARM_UP :] == ranking.drawn(5)
