@@ -7,6 +7,10 @@ A size is CxLxV: channels, cells, views in a batch, two of each random image of 
 (A B C A B C ...); a ratio is reference / library within one turn, and the median over turns is reported, so that a busy
 machine slows all. The reference is the method as one would first write it; the lean reference's alpha steps compute no
 weight's gradient (see `mixture_reference`).
+
+Measured on one core that had other work too, five turns at 16x8x32: an iteration takes 9.2 s, the reference 3.0 times
+as long (weights 2.5, alpha 3.9), the lean reference 2.4 times (2.5, 2.3). What is left is mostly convolutions, a fifth
+of it weight gradients of 5x5 depthwise ones, and a sixth BatchNorm.
 """
 
 from __future__ import annotations
@@ -30,7 +34,8 @@ from sswp_lib.space import mixture
 STEPS = ("weights", "alpha")
 CHECKED_VIEWS = 8  # in float64 they are slow
 Steps = dict[str, Callable[[], object]]
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}  # float32's last bits pass through eight cells of BatchNorm
+# where rounding turns a ReLU or chooses another maximum, gradients in float32 part by more than its last bits
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-2}
 
 
 def random_images(count: int, size: int) -> ImageData:
