@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sswp_lib.space import small
-from sswp_lib.space.depthwise import DepthwiseConv2d, subsample
+from sswp_lib.space.depthwise import DepthwiseConv2d, average, is_fast, subsample
 
 
 class BatchNorm(nn.Module):
@@ -93,7 +93,9 @@ class AveragePool(nn.AvgPool2d):
         super().__init__(3, stride, padding=1, count_include_pad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return small.average_pool(x, self.stride) if small.is_small(x) else super().forward(x)
+        if small.is_small(x):
+            return small.average_pool(x, self.stride)
+        return average(x) if self.stride == 1 and is_fast(x) else super().forward(x)
 
 
 def batch_norms(model: nn.Module) -> list[BatchNorm]:
