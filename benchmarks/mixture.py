@@ -8,9 +8,9 @@ A size is CxLxV: channels, cells, views in a batch, two of each random image of 
 machine slows all. The reference is the method as one would first write it; the lean reference's alpha steps compute no
 weight's gradient (see `mixture_reference`).
 
-Measured on one core that had other work too, five turns at 16x8x32: an iteration takes 9.2 s, the reference 3.0 times
-as long (weights 2.5, alpha 3.9), the lean reference 2.4 times (2.5, 2.3). What is left is mostly convolutions, a fifth
-of it weight gradients of 5x5 depthwise ones, and a sixth BatchNorm.
+Measured on one core that had other work too, four turns at 16x8x32: an iteration takes 8.3 s, the reference 3.1 times
+as long (weights 2.7, alpha 3.9), the lean reference 2.4 times (2.5, 2.4). Of a weight step a fifth goes into weight
+gradients of 5x5 depthwise convolutions, a sixth into BatchNorm.
 """
 
 from __future__ import annotations
