@@ -103,12 +103,14 @@ class MixedEdge(nn.Module):
 
 
 class ReferenceCell(nn.Module):
+    edge: type[nn.Module] = MixedEdge
+
     def __init__(self, C_before_last: int, C_last: int, C: int, reduction: bool, after_reduction: bool):
         super().__init__()
         self.input0 = Halve(C_before_last, C) if after_reduction else bring(C_before_last, C)
         self.input1 = bring(C_last, C)
         self.edges = nn.ModuleList(
-            MixedEdge(C, 2 if reduction and source < 2 else 1) for node in range(2, 6) for source in range(node)
+            self.edge(C, 2 if reduction and source < 2 else 1) for node in range(2, 6) for source in range(node)
         )
 
     def forward(self, before_last: Tensor, last: Tensor) -> Tensor:
@@ -120,6 +122,8 @@ class ReferenceCell(nn.Module):
 
 class ReferenceNet(nn.Module):
     """Stem, cells, global average pool, projection head."""
+
+    cell: type[nn.Module] = ReferenceCell
 
     def __init__(self, init_channels: int, num_cells: int):
         super().__init__()
@@ -133,7 +137,7 @@ class ReferenceNet(nn.Module):
         for i in range(num_cells):
             reduction = i in (num_cells // 3, 2 * num_cells // 3)
             C = 2 * C if reduction else C
-            self.cells.append(ReferenceCell(C_before_last, C_last, C, reduction, after_reduction))
+            self.cells.append(self.cell(C_before_last, C_last, C, reduction, after_reduction))
             C_before_last, C_last, after_reduction = C_last, 4 * C, reduction
         self.head = nn.Sequential(nn.Linear(C_last, C_last), nn.ReLU(), nn.Linear(C_last, 128))
 

@@ -8,11 +8,15 @@ import pytest
 import torch
 
 import sswp_lib.learn.relaxed
+from sswp_lib.presets import load_config
 from sswp_lib.space import MixedNet
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
+import mixture
+import ranking
 import relaxed
+from mixture_reference import LeanMixtureSteps, MixtureSteps, Nothing
 from reference import LeanSteps, ReferenceNet, ReferenceSteps
 from step import CompactSteps, LibrarySteps, agreement, table, with_ratio
 
@@ -117,3 +121,52 @@ def test_relaxed_steps_are_measured_beside_those_by_paths(monkeypatch):
     ]
     found = relaxed.ratios(rows, "darts")
     assert found["alpha step, time"] > 2 and found["alpha step, memory"] > 1 and found["iteration, time"] > 1
+
+
+CPU, SMALL = torch.device("cpu"), (4, 3, 6)
+
+
+@pytest.mark.parametrize("dtype", mixture.TOLERANCE)
+def test_reference_of_the_mixture_computes_the_same(dtype, monkeypatch):
+    assert max(mixture.agreement(SMALL, dtype, CPU, image_size=16).values()) < mixture.TOLERANCE[dtype]
+    monkeypatch.setattr(Nothing, "forward", lambda self, x: x[:, :, :: self.stride, :: self.stride])
+    assert min(mixture.agreement(SMALL, dtype, CPU, image_size=16).values()) > mixture.TOLERANCE[dtype]
+
+
+def test_steps_on_the_mixture_change_what_they_should():
+    search = mixture.search_at(SMALL, CPU, image_size=16)
+    batches = mixture.batches_of(search)
+    for kind, in_alpha_steps in ((MixtureSteps, True), (LeanMixtureSteps, False)):
+        side = mixture.reference_of(search, *batches, kind)
+        for step, changed in (("alpha", ["alpha"]), ("weight", ["weights"])):
+            before = {"alpha": side.net.alpha.clone(), "weights": side.weights[-1].clone()}
+            getattr(side, f"{step}_step")()
+            after = {"alpha": side.net.alpha, "weights": side.weights[-1]}
+            assert [name for name in before if not torch.equal(before[name], after[name])] == changed
+            assert (side.weights[0].grad is not None) == (in_alpha_steps or step == "weight")
+
+
+def test_sides_of_the_mixture_take_turns():
+    """And a ratio is the median of those of single turns."""
+    ran = []
+    sides = {side: {step: functools.partial(ran.append, (step, side)) for step in mixture.STEPS} for side in "ab"}
+    times = mixture.timed(sides, 2, CPU)
+    assert ran == [(step, side) for step in mixture.STEPS for side in "ab"] * (2 + mixture.WARM_UP)
+    assert all(len(own) == 2 for steps in times.values() for own in steps.values())
+    assert times["a"]["iteration"] == [
+        sum(both) for both in zip(*(times["a"][step] for step in mixture.STEPS), strict=True)
+    ]
+    assert mixture.ratio([2.0, 6.0, 4.0], [1.0, 2.0, 8.0]) == 2
+    assert mixture.ratio([3.0, 1.0, 2.0], [1.0, 2.0, 3.0]) == pytest.approx(2 / 3)  # 1 of the medians
+
+
+def test_scores_are_timed_of_different_architectures(monkeypatch):
+    config = load_config("smoke", study="one_shot").changed(
+        **{"ranking.calibration_images": 20, "ranking.calibration_batch": 10}
+    )
+    ranker, seen = ranking.ranker_of(config, 100, CPU), []
+    assert (sum(map(len, ranker.calibration)), len(ranker.labels)) == (20, 20)
+    assert ranker.score(ranking.drawn(1)[0]) in [5 * right for right in range(21)]
+    monkeypatch.setattr(ranker, "score", seen.append)
+    assert len(ranking.timed(ranker, 5)) == 5
+    assert len(set(seen)) == 5 and seen[ranking.WARM_UP :] == ranking.drawn(5)

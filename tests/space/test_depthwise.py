@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sswp_lib.space.depthwise import DepthwiseConv2d, subsample
+from sswp_lib.space.depthwise import DepthwiseConv2d, average, subsample
+from sswp_lib.space.ops import AveragePool
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -27,6 +28,26 @@ def test_output_and_both_gradients_equal_those_of_conv2d(kernel, dilation, strid
         torch.testing.assert_close(found, wanted)
         with torch.no_grad():
             torch.testing.assert_close(layer(x), expected.detach())
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("size", [(1, 1), (2, 9), (9, 12), (16, 16)])
+def test_average_and_its_gradient(size, layout):
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, *size, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    expected = F.avg_pool2d(x, 3, 1, padding=1, count_include_pad=False)
+    seed = torch.randn_like(expected)
+    for found in (average(x), AveragePool(1)(x)):
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(*(torch.autograd.grad(y, x, seed, retain_graph=True) for y in (found, expected)))
+
+
+def test_averages_under_autocast_are_torchs_own():
+    """In bfloat16 a convolution would round what a pool does not."""
+    x = torch.randn(2, 3, 9, 9)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = AveragePool(1)(x)
+    assert torch.equal(found, F.avg_pool2d(x, 3, 1, padding=1, count_include_pad=False))
 
 
 @pytest.mark.parametrize("offset", [0, 1])
