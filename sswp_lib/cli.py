@@ -271,7 +271,7 @@ def print_record(record) -> None:
     for name, value in record.result.items():
         if name == "evidence":  # of which the rest is a number an entry of alpha
             value = {part: value[part] for part in ("drift", "margin")}
-        if name not in ("genotype", "pruned_at", "mixture"):
+        if name not in ("genotype", "pruned_at", "mixture", "data"):
             typer.echo(f"  {name}: {json.dumps(value)}")
 
 
