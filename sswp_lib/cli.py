@@ -162,6 +162,23 @@ def show(source: Annotated[str, typer.Argument(metavar="RUN|ARCHITECTURE", help=
 
 
 @app.command()
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A finished training's name; its beginning is enough.")],
+    kind: Annotated[str, typer.Option("--format", help="torch (.pt2, for `torch.export.load`) or onnx.")] = "torch",
+    output: Annotated[Path | None, typer.Option(help="The file; in the run's folder if left out.")] = None,
+) -> None:
+    """Write a trained network into a file that needs nothing of this package, and its model card beside it.
+
+    Example: `sswp export train-1a2b --output flowers.pt2`. Takes images in 0-1, normalises them itself; classes and
+    preprocessing are in the file. Of a pre-training without labels the network gives features.
+    """
+    from sswp_lib.lab.export import export as written
+    from sswp_lib.runs.records import find
+
+    typer.echo(written(find(run), kind, output))
+
+
+@app.command()
 def settings() -> None:
     """List every setting with its default (those of the `paper` preset)."""
     values = load_config("paper").model_dump(mode="json")
