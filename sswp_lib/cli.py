@@ -179,6 +179,31 @@ def export(
 
 
 @app.command()
+def predict(
+    exported: Annotated[Path, typer.Argument(metavar="EXPORTED", help="A file that `sswp export` has written.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Image files, or folders of them.")],
+    output: Annotated[Path | None, typer.Option(help="A CSV file; standard output if left out.")] = None,
+) -> None:
+    """Name the class of each image and its probability, as CSV; the features where there are no classes.
+
+    Example: `sswp predict flowers.pt2 holiday/ --output flowers.csv`. Images that cannot be read are named and passed
+    over; the exit status is then 1.
+    """
+    from sswp_lib.lab import predict as predicted
+    from sswp_lib.runs import files
+
+    table, unread = predicted.table(exported, images)
+    for line in unread:
+        print(f"sswp: {line}", file=sys.stderr)
+    if output is None:
+        typer.echo(table, nl=False)
+    else:
+        files.write(output, table.encode())
+    if unread:
+        raise RunError("not all images could be read; the table has the others")
+
+
+@app.command()
 def settings() -> None:
     """List every setting with its default (those of the `paper` preset)."""
     values = load_config("paper").model_dump(mode="json")
