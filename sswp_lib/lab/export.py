@@ -53,7 +53,7 @@ class Normalised(nn.Module):
 
 
 def export(record: Record, kind: str = "torch", output: Path | None = None) -> Path:
-    """Write the network of a training into a file, and its model card beside it (NAME.card.md); return the file's path.
+    """Write the network of a training into a file, and its model card beside it, FILE.md; return the file's path.
 
     Args:
         kind: "torch" (.pt2, for `torch.export.load`) or "onnx". output: by default in the run's folder, by its name.
@@ -76,7 +76,7 @@ def export(record: Record, kind: str = "torch", output: Path | None = None) -> P
     files.write(path, content)
     if kind == "torch":
         note_export(path, content)
-    files.write(path.with_suffix(".card.md"), card(record, described, measured).encode())
+    files.write(path.with_name(f"{path.name}.md"), card(record, described, measured).encode())
     return path
 
 

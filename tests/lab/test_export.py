@@ -142,7 +142,7 @@ def test_onnx_file_is_valid(exported):
 
 def test_card_says_how_good_and_where_from(exported):
     record, _, path, _ = exported
-    text = path.with_suffix(".card.md").read_text()
+    text = path.with_name(f"{path.name}.md").read_text()
     n, z = 450, norm.ppf(0.975)
     p = record.result["test"]["top1"] / 100
     middle, half = p + z**2 / (2 * n), z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
@@ -156,7 +156,7 @@ def test_card_says_how_good_and_where_from(exported):
         f'torch.export.load("{path.name}"',
     ):  # fmt: skip
         assert said in text, said
-    assert "onnxruntime.InferenceSession" in exported[3].with_suffix(".card.md").read_text()
+    assert "onnxruntime.InferenceSession" in exported[3].with_name("digits.onnx.md").read_text()
 
 
 def test_card_tells_of_the_weights_that_are_kept(exported):
@@ -184,7 +184,7 @@ def test_pretraining_exports_features(runs_folder):
     read = opened(path.read_bytes(), "torch")
     assert read.description.classes is None and read.description.output == "features"
     assert read.compute(torch.rand(3, 3, 8, 8)).shape == (3, backbone(record).num_features)
-    text = path.with_suffix(".card.md").read_text()
+    text = path.with_name(f"{path.name}.md").read_text()
     assert "labels used | none (1347 images)" in text and "features, no classes" in text and "accuracy" not in text
 
 
@@ -194,7 +194,7 @@ def test_own_images_are_described(runs_folder, tmp_path):
     path = export(record, output=tmp_path / "own.pt2")
     wanted = opened(path.read_bytes(), "torch").description.preprocessing
     assert (wanted.resize, wanted.crop) == (12, 8)
-    text = (tmp_path / "own.card.md").read_text()
+    text = (tmp_path / "own.pt2.md").read_text()
     assert "its middle square, resized to 12 pixels" in text and "a\\|b, c" in text and "your own images" in text
 
 
