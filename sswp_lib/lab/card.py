@@ -100,14 +100,14 @@ def _size(record: Record) -> str:
 
 def _results(record: Record) -> dict[str, str]:
     known, data, train, result = data_facts(record), record.config["data"], record.config["train"], record.result
-    labelled = train["objective"] == "supervised"
+    labelled, origin = train["objective"] == "supervised", record.provenance.get("started_from")
     held_out = f"; {result['validated_on']} more were held out for validation" if result["validated_on"] else ""
     rows = {
         "data set": f"{data['name']}{f', of content {content}' if (content := data.get('content')) else ''}: "
         f"{known['images']} training images",
         "licence of the data": LICENCES.get(data["name"], "not known here: that of your own images"),
         "labels used": f"{result['trained_on']}{held_out}" if labelled else f"none ({result['trained_on']} images)",
-        "weights started": STARTS[train["init"]] + (f" (`{found}`)" if (found := _origin(record)) else ""),
+        "weights started": STARTS[train["init"]] + (f" (`{origin}`)" if origin else ""),
     }
     if train["freeze"] == "backbone":
         rows["trained"] = "the classifier alone, on features that stayed as they were"
@@ -118,10 +118,6 @@ def _results(record: Record) -> dict[str, str]:
         if "classes_without_test" in result:
             rows["classes without test images"] = ", ".join(result["classes_without_test"])
     return rows
-
-
-def _origin(record: Record) -> str | None:
-    return record.provenance.get("started_from")
 
 
 def _network(record: Record, described: Description) -> dict[str, str]:
