@@ -5,9 +5,7 @@ wrong.
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -94,6 +92,7 @@ def train(
     Example: `sswp train search-1a2b --init concomitant --labels 0.1`. The data, the model and the settings of a search,
     which `--init simclr` pre-trains with, are taken from it unless --data or --set say otherwise.
     """
+    from sswp_lib.lab import sources
     from sswp_lib.runs import runs
 
     options = {
@@ -103,11 +102,12 @@ def train(
     given = parsed(settings, options)
     few = {"train.labels": labels, "train.labels_per_class": None} if labels is not None else {}
     own = {"train.init": init, **few, **given}
-    start = resolve(source, lambda: load_config(preset, data, seed, own).model.num_cells)
+    start = sources.resolve(source, lambda: load_config(preset, data, seed, own).model.num_cells)
     named = given.get("data.name", data)
     config = load_config(
-        preset, data if named is not None else data_of(start), seed, {**taken_over(start, named), **own}
-    )
+        preset, data if named is not None else sources.data_of(start), seed,
+        {**sources.taken_over(start, named), **own},
+    )  # fmt: skip
     print_record(runs.train(config, start, weights, checked_device(device), quiet, tensorboard, fresh))
 
 
@@ -122,10 +122,11 @@ def describe_data(
 
     Example: `sswp data ~/my_images --set data.image_size=64`.
     """
+    from sswp_lib.lab import sources
     from sswp_lib.learn.data import load
     from sswp_lib.runs.progress import Line
 
-    config = load_config("paper", data_name(source), settings=parse_settings(settings or []))
+    config = load_config("paper", sources.data_name(source), settings=parse_settings(settings or []))
     line = Line("data")
     found = load(config.data, progress=line.working).found
     line.close(f"{found.images + found.test_images} images read")
@@ -151,13 +152,56 @@ def list_runs() -> None:
 @app.command()
 def show(source: Annotated[str, typer.Argument(metavar="RUN|ARCHITECTURE", help=SHOWN)]) -> None:
     """Show a finished run's record, without its history, or an architecture in all forms that can say it, as JSON."""
+    from sswp_lib.lab import sources
     from sswp_lib.runs.records import Record
     from sswp_lib.space.texts import texts
 
-    found, plain = shown(source), {}
+    found, plain = sources.shown(source), {}
     if isinstance(found, Record):
         plain, found = found.model_dump(mode="json", exclude={"history"}), found.architecture
     typer.echo(json.dumps(plain | ({"texts": texts(found)} if found is not None else {}), indent=1))
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A finished training's name; its beginning is enough.")],
+    kind: Annotated[str, typer.Option("--format", help="torch (.pt2, for `torch.export.load`) or onnx.")] = "torch",
+    output: Annotated[Path | None, typer.Option(help="The file; in the run's folder if left out.")] = None,
+) -> None:
+    """Write a trained network into a file that needs nothing of this package, and its model card beside it.
+
+    Example: `sswp export train-1a2b --output flowers.pt2`. Takes images in 0-1, normalises them itself; classes and
+    preprocessing are in the file. Of a pre-training without labels the network gives features.
+    """
+    from sswp_lib.lab.export import export as written
+    from sswp_lib.runs.records import find
+
+    typer.echo(written(find(run), kind, output))
+
+
+@app.command()
+def predict(
+    exported: Annotated[Path, typer.Argument(metavar="EXPORTED", help="A file that `sswp export` has written.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Image files, or folders of them.")],
+    output: Annotated[Path | None, typer.Option(help="A CSV file; standard output if left out.")] = None,
+) -> None:
+    """Name the class of each image and its probability, as CSV; the features where there are no classes.
+
+    Example: `sswp predict flowers.pt2 holiday/ --output flowers.csv`. Images that cannot be read are named and passed
+    over; the exit status is then 1.
+    """
+    from sswp_lib.lab import predict as predicted
+    from sswp_lib.runs import files
+
+    table, unread = predicted.table(exported, images)
+    for line in unread:
+        print(f"sswp: {line}", file=sys.stderr)
+    if output is None:
+        typer.echo(table, nl=False)
+    else:
+        files.write(output, table.encode())
+    if unread:
+        raise RunError("not all images could be read; the table has the others")
 
 
 @app.command()
@@ -264,86 +308,13 @@ def checked_device(name: str | None) -> str | None:
     return name
 
 
-def resolve(source: str, depth: Callable[[], int]):
-    """Return the search record, the genotype of a file or text, or the published genotype that `source` names; `depth`
-    says of how many cells, where `source` is a pair of cells.
-    """
-    from sswp_lib.runs import runs
-    from sswp_lib.space import Genotype, published_cells
-
-    if "Genotype(" in source:
-        return Genotype.from_text(source, depth())
-    if os.path.isfile(source):  # Path.is_file raises where a name is too long
-        return Genotype.from_file(Path(source), depth())
-    if source in published_cells():
-        return Genotype.published(source, depth())
-    path, is_folder = Path(source), os.path.isdir(source)
-    if len(path.parts) < 2 and not path.suffix:
-        try:
-            return runs.find(source)
-        except InputError:
-            if not is_folder:
-                raise
-    what = f"{short(source)} is a folder" if is_folder else f"no file {short(source)}"
-    raise InputError(f"{what}; expected a genotype file or a run's name")
-
-
-def shown(source: str):
-    """Return the record of a run, or the architecture of a text, a file or a publication."""
-    from sswp_lib.space import texts
-
-    if source.lstrip().startswith(("|", "{")):
-        return texts.read(source)
-    return texts.read_file(Path(source)) if os.path.isfile(source) else resolve(source, lambda: 20)
-
-
-def data_name(source: str) -> str:
-    """Return the data set's name of what may be the bare path of a folder."""
-    from sswp_lib.learn.data import places
-
-    is_path = "/" in source or any(place.is_dir() for place in places(source))
-    return f"folder:{source}" if is_path and source not in DATASETS and not source.startswith("folder:") else source
-
-
-def taken_over(source, data: str | None) -> dict[str, object]:
-    """Return the settings that a source fixes: a genotype's depth, or a search's own, its model and its image size; and
-    its classes and views, unless `data` names another data set than the search's.
-    """
-    if hasattr(source, "num_cells"):
-        return {"model.num_cells": source.num_cells}
-    found = source.config["data"]
-    name, kept = found.get("name"), {"image_size": found["image_size"]}
-    if data in (None, name) or (name == "folder" and str(data).startswith("folder:")):
-        kept = {"classes": None} | {key: value for key, value in found.items() if key not in ("name", "content")}
-    searched = {name: source.config[name] for name in ("search", "relaxed") if name in source.config}
-    return dotted({"data": kept, "model": source.config["model"], **searched})
-
-
-def dotted(values: dict[str, Any], prefix: str = "") -> dict[str, object]:
-    """Return nested settings by their dotted names."""
-    found: dict[str, object] = {}
-    for name, value in values.items():
-        found |= dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return found
-
-
-def data_of(source) -> str | None:
-    """Return the data set that a search was made on; None for a genotype or a folder, whose path a record does not
-    keep.
-    """
-    name = source.config["data"].get("name") if hasattr(source, "config") else None
-    if name == "folder":
-        raise InputError("that search was made on a folder of images; say which with --data folder:PATH")
-    return name
-
-
 def print_record(record) -> None:
     """Print a run's name and the result's plain numbers."""
     typer.echo(record.name)
     for name, value in record.result.items():
         if name == "evidence":  # of which the rest is a number an entry of alpha
             value = {part: value[part] for part in ("drift", "margin")}
-        if name not in ("genotype", "pruned_at", "mixture"):
+        if name not in ("genotype", "pruned_at", "mixture", "data"):
             typer.echo(f"  {name}: {json.dumps(value)}")
 
 

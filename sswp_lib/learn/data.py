@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -85,6 +86,16 @@ def without_test(data: ImageData) -> list[str]:
     tested.
     """
     return data.found.without_test() if data.found.test_images else []
+
+
+def facts(data: ImageData) -> dict[str, Any]:
+    """Return what a network that was trained on these images has to be told of others, and how many there were: plain
+    data, of which the numbers are exact.
+    """
+    return {
+        "classes": list(data.classes), "mean": data.mean.tolist(), "std": data.std.tolist(),
+        "images": len(data.train), "test_images": 0 if data.test is None else len(data.test),
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)

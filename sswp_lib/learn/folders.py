@@ -97,6 +97,19 @@ def listed(folder: Path) -> Listing:
     return _listings[folder]
 
 
+def below(folder: Path) -> tuple[list[Path], list[str]]:
+    """Return the images of a folder and of all folders in it, whatever their names mean, and sentences on those that
+    are not read; InputError where there are none.
+    """
+    walk = _Walk(folder)
+    found = [folder / file.path for file in walk._below(folder, ())]
+    walk._warn()
+    if not found:
+        passed = f" (passed over: {counted(walk.passed.items())})" if walk.passed else ""
+        raise InputError(f"no images in {str(folder)!r}{passed}; expected image files in it")
+    return found, walk.warnings
+
+
 def _changed(path: str) -> int | None:
     try:
         return os.stat(path).st_mtime_ns

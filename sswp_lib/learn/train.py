@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sswp_lib.config import Config, InputError, Views, suggest
-from sswp_lib.learn.data import ImageData, epoch_batches, generator, halves, take, training_subset, without_test
+from sswp_lib.config import Config, InputError, Model, Views, suggest
+from sswp_lib.learn.data import ImageData, epoch_batches, facts, generator, halves, take, training_subset, without_test
 from sswp_lib.learn.loop import Loop, optimizer_state, precision, restore_optimizer, seeded
 from sswp_lib.learn.measure import accuracy, multiply_adds, parameters
 from sswp_lib.learn.objectives import JUDGED_ON, build, mean_of
@@ -81,7 +81,8 @@ class Training(Loop):
     def _build(self, architecture: Genotype | Choices, weights: dict[str, Tensor] | None) -> None:
         s, num_classes = self.settings, max(len(self.data.classes), 1)
         with seeded(self.config.seed, "network"):
-            network = self._network(architecture, num_classes)
+            auxiliary = s.auxiliary > 0 and self.objective.needs_labels and s.freeze == "none"
+            network = network_of(architecture, self.config.model, num_classes, auxiliary)
         with seeded(self.config.seed, "head"):  # of its own: with and without an auxiliary head it is the same
             network.head = self.objective.head(network.num_features, num_classes)
         self.report: LoadReport | None = load_concomitant(network, weights) if weights is not None else None
@@ -93,14 +94,6 @@ class Training(Loop):
         self.optimizer = torch.optim.SGD(
             learnt, lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay, foreach=True
         )
-
-    def _network(self, architecture: Genotype | Choices, num_classes: int) -> nn.Module:
-        s, model = self.settings, self.config.model
-        if isinstance(architecture, Choices):
-            size = {"init_channels": model.init_channels, "num_cells": model.num_cells, "num_classes": num_classes}
-            return SPACES[architecture.space].network(architecture, **size)
-        auxiliary = s.auxiliary > 0 and self.objective.needs_labels and s.freeze == "none"
-        return Network(architecture, model.init_channels, num_classes, auxiliary, stem=model.stem)
 
     def train_step(self) -> None:
         s = self.settings
@@ -216,6 +209,7 @@ class Training(Loop):
             "steps": self.num_epochs * self.num_steps,
             "parameters": parameters(self.network) - (parameters(beside) if beside else 0),
             "multiply_adds": multiply_adds(self.network, self.config.data.image_size),
+            "data": facts(self.data),
         }
         return result, {name: t.detach().cpu().contiguous() for name, t in self.network.state_dict().items()}
 
@@ -260,6 +254,14 @@ class Training(Loop):
         with precision(self.config, self.device):
             images = (normalise(take(data.train, b, self.device), data.mean, data.std, size) for b in batches)
             calibrate(self.network, images)
+
+
+def network_of(architecture: Genotype | Choices, model: Model, num_classes: int, auxiliary: bool = False) -> nn.Module:
+    """Return a new network of an architecture, as a training makes it; its `head` is one for labels."""
+    if isinstance(architecture, Choices):
+        size = {"init_channels": model.init_channels, "num_cells": model.num_cells, "num_classes": num_classes}
+        return SPACES[architecture.space].network(architecture, **size)
+    return Network(architecture, model.init_channels, num_classes, auxiliary, stem=model.stem)
 
 
 def _check(config: Config, architecture: Genotype | Choices) -> None:

@@ -61,7 +61,8 @@ class Record(BaseModel):
     @property
     def architecture(self) -> Genotype | Choices | None:
         """What the run found or trained, in whatever space; None where it is about none."""
-        plain = self.result.get("genotype") or self.source.get("genotype") or self.result.get("best")
+        found, given = self.result, self.source
+        plain = found.get("genotype") or given.get("genotype") or given.get("choices") or found.get("best")
         return read_architecture(json.dumps(plain)) if plain else None
 
     def outcome(self) -> dict[str, str]:

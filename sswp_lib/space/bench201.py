@@ -131,8 +131,12 @@ class Bench201Net(nn.Module):
         self.last = nn.Sequential(BatchNorm(self.num_features, True, momentum), nn.ReLU())
         self.head = head if head is not None else nn.Linear(self.num_features, num_classes)
 
-    def last_map(self, x: Tensor, run: Run) -> Tensor:
-        """Return the map before the pool for images x (N, 3, H, W): (N, 4C, H', W'), sides halved twice, upwards."""
+    def last_map(self, x: Tensor, run: Run = only) -> Tensor:
+        """Return the map before the pool for images x (N, 3, H, W): (N, 4C, H', W'), sides halved twice, upwards.
+
+        Args:
+            run: see `paths.along`; left out where each edge has one operation.
+        """
         x = self.stem(x)
         for i, cell in enumerate(self.cells):
             if i in (self.num_cells, 2 * self.num_cells):

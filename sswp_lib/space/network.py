@@ -64,7 +64,11 @@ class Network(CellStack):
 
     def features(self, x: Tensor) -> Tensor:
         """Return the pooled features of images x (N, 3, H, W): (N, num_features)."""
-        return pool(self.maps(x, _run)[-1])
+        return pool(self.last_map(x))
+
+    def last_map(self, x: Tensor) -> Tensor:
+        """Return the last cell's map of images x (N, 3, H, W): (N, num_features, H', W')."""
+        return self.maps(x, _run)[-1]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the head's output: class scores (N, num_classes). No drop-path, no auxiliary head."""

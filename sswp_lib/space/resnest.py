@@ -161,12 +161,13 @@ class ResNestNet(nn.Module):
         self.num_features = num_features
         self.candidates = tuple(KINDS)
 
-    def last_map(self, x: Tensor, run: Callable[..., Tensor]) -> Tensor:
+    def last_map(self, x: Tensor, run: Callable[..., Tensor] = only) -> Tensor:
         """Return the last layer's map of images x (N, 3, H, W): with four stages (N, num_features, ceil(H / 32),
         ceil(W / 32)).
 
         Args:
-            run: (0, layer, its operations by name, through) -> the layer's output; see `paths.along`.
+            run: (0, layer, its operations by name, through) -> the layer's output; see `paths.along`. Left out where
+                each layer has one candidate.
         """
         x = self.stem(x)
         for i, layer in enumerate(self.layers):
@@ -185,7 +186,7 @@ class ResNestNet(nn.Module):
         """
         if paths is None:
             self._has_no_choice()
-            return pool(self.last_map(x, only))
+            return pool(self.last_map(x))
         self._has(paths)
         return pool(self.last_map(x, along(paths, self.candidates)))
 
