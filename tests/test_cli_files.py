@@ -7,8 +7,7 @@ import shutil
 
 import pytest
 import torch
-from test_files import Dangerous
-from tiny_runs import TINY_RUN, genotype_file, stop_at
+from tiny_runs import TINY_RUN, Dangerous, genotype_file, stop_at
 
 from sswp_lib.learn.search import Search
 from sswp_lib.runs import carrying_out, files, records, runs

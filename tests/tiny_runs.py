@@ -37,6 +37,16 @@ ON_FOLDER = [
 ]
 
 
+class Dangerous:
+    """Its pickle creates a file when it is run."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
 def tiny(**settings) -> Config:
     """Return a configuration of 9 weight steps; dots of setting names are given as two underscores."""
     return load_config("smoke", settings=TINY | {name.replace("__", "."): value for name, value in settings.items()})

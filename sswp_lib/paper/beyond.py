@@ -87,14 +87,18 @@ def recipe(few: Config, labels: int, augmentation: str) -> Config:
 
 def lengths(config: Config, shares: Sequence[float]) -> list[int]:
     """Return the epochs of the map's searches, none that cannot search."""
-    wanted = {of_length(config, share).search.epochs for share in (*shares, 1)}
-    least = math.ceil(3 / min(config.search.ratios))
-    return sorted(epochs for epochs in wanted if epochs >= least or epochs == config.search.epochs)
+    wanted = {max(round(share * config.search.epochs), 1) for share in shares} | {config.search.epochs}
+    return sorted(epochs for epochs in wanted if epochs >= _least(config))
 
 
 def of_length(config: Config, share: float) -> Config:
-    """Return a configuration whose search has such a share of the epochs."""
-    return config.changed(**{"search.epochs": max(round(share * config.search.epochs), 1)})
+    """Return a configuration whose search has such a share of the epochs, or as many as it takes to search."""
+    return config.changed(**{"search.epochs": max(round(share * config.search.epochs), _least(config))})
+
+
+def _least(config: Config) -> int:
+    """Return with how many epochs a search has each of its phases; its own where these are fewer."""
+    return min(math.ceil(3 / min(filter(None, config.search.ratios))), config.search.epochs)
 
 
 def choices(

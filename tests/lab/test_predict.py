@@ -9,8 +9,7 @@ import onnx
 import pytest
 import torch
 from PIL import Image
-from test_files import Dangerous
-from tiny_runs import tiny
+from tiny_runs import Dangerous, tiny
 
 from sswp_lib.lab.export import export
 from sswp_lib.lab.portable import note_export

@@ -41,6 +41,15 @@ def test_the_maps_searches_are_of_the_presets_length_and_shorter(preset):
         config.changed(**{"search.epochs": each})  # is not refused
 
 
+def test_a_shorter_search_still_searches():
+    config = load_config("quick")
+    assert beyond.of_length(config, 1 / 2).search.epochs == 65 and beyond.of_length(config, 1).search.epochs == 130
+    short = config.changed(**{"search.epochs": 32})  # a tenth of them is the warm-up: fewer than 30 leave it none
+    assert beyond.of_length(short, 1 / 4).search.epochs == 30 and beyond.lengths(short, (1 / 4, 1)) == [32]
+    none = config.changed(**{"search.ratios": (0.0, 0.5, 0.5), "search.epochs": 8})
+    assert beyond.of_length(none, 1 / 8).search.epochs == 6
+
+
 def test_both_starts_share_architecture_labels_and_seed_in_every_cell_of_the_map():
     few, best = load_config("night", study="few_labels"), {}
     for labels in (1, 10):

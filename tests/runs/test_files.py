@@ -9,21 +9,12 @@ import random
 import pytest
 import torch
 from safetensors.torch import save as save_safetensors
+from tiny_runs import Dangerous
 
 from sswp_lib.config import InputError, RunError
 from sswp_lib.runs import files
 
 WEIGHTS = {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(2, dtype=torch.int64)}
-
-
-class Dangerous:
-    """Its pickle creates a file when it is run."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return open, (self.path, "w")
 
 
 def saved(content) -> bytes:
