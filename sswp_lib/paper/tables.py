@@ -33,6 +33,7 @@ WORDS = {  # of columns whose names are made for programs
     "top1": "top-1 (%)",
     "top5": "top-5 (%)",
     "simclr": "SimCLR",
+    "s": "signal to noise of an update, s",
 }
 
 
