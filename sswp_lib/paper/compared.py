@@ -91,7 +91,8 @@ def compare(first: Path, second: Path) -> pd.DataFrame:
     table.insert(table.columns.get_loc("p") + 1, "p, Holm", together)
     only = ([key for key in own["key"] if key not in set(other["key"])] for own, other in ((a, b), (b, a)))
     table.attrs["only in"] = dict(zip(names, only, strict=True))
-    return table.round({"difference": 2, "low": 2, "high": 2, "df": 1, "p": 4, "p, Holm": 4})
+    table[["p", "p, Holm"]] = table[["p", "p, Holm"]].map(lambda p: float(f"{p:.3g}"))
+    return table.round({"difference": 2, "low": 2, "high": 2, "df": 1})
 
 
 def _row(sides: dict[str, pd.Series]) -> dict[str, object]:

@@ -51,7 +51,7 @@ def test_difference_is_that_of_welchs_test(two):
     assert row["difference"] == pytest.approx(43.82, abs=0.01)
     interval = other.confidence_interval(0.95)
     assert [row["low"], row["high"]] == pytest.approx([interval.low, interval.high], abs=0.05)
-    assert row["df"] == pytest.approx(other.df, abs=0.05) and row["p"] == pytest.approx(other.pvalue, abs=1e-4)
+    assert row["df"] == pytest.approx(other.df, abs=0.05) and row["p"] == pytest.approx(other.pvalue, rel=0.02)
     assert row["effects differ"] == "more than chance" and row["verdicts differ"] == "yes"
     assert rows(*reversed(two)).loc["fpp_helps_ssl", "difference"] == -row["difference"]
 
