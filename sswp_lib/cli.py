@@ -255,6 +255,25 @@ def reproduce(
 
 
 @app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A folder of results, such as figures/quick.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another, such as figures/own/night.")],
+    output: Annotated[Path | None, typer.Option(help="Write the whole table, as .csv or .md.")] = None,
+) -> None:
+    """Say which verdicts differ between two folders of results, and which effects differ by more than chance.
+
+    Example: `sswp compare figures/quick figures/own/cifar --output changed.md`. Given is B minus A with its 95 %
+    interval (Welch), for claims whose runs are different ones; all of them are judged together (Holm).
+    """
+    from sswp_lib.paper import compared
+
+    table = compared.compare(first, second)
+    if output is not None:
+        compared.write(table, output)
+    typer.echo(compared.printed(table))
+
+
+@app.command()
 def publish(preset: Preset = "quick") -> None:
     """For maintainers: replace the reference results in figures/PRESET/ by what `sswp reproduce` has left.
 

@@ -16,7 +16,7 @@ from sswp_lib.presets import METHODS, PRESETS
 from sswp_lib.runs import runs
 from sswp_lib.space import Genotype, published_cells
 
-COMMANDS = ("search", "train", "runs", "show", "settings", "reproduce", "publish", "export", "predict")
+COMMANDS = ("search", "train", "runs", "show", "settings", "reproduce", "compare", "publish", "export", "predict")
 
 
 def test_module_runs_as_a_command(tmp_path):

@@ -24,6 +24,7 @@ class Claim:
         margin: of non-inferiority, in points; the claim is seen where the effect lies above -margin.
         below: where given, the claim is seen where the effect lies below it.
         architectures: whether it says something of the architectures that searches find.
+        scale: what the effect is measured in; only effects of one scale can stand on one axis.
     """
 
     text: str
@@ -33,6 +34,7 @@ class Claim:
     margin: float = 0.0
     below: float | None = None
     architectures: bool = False
+    scale: str = "points"
 
     @property
     def bound(self) -> str:

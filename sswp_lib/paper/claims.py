@@ -188,6 +188,7 @@ CLAIMS = {  # in the order in which a report tells them
         "4.4, Table 4a",
         "+0.90",
         "log10 of the best rate (by validation) of concomitant minus that of SimCLR (decades)",
+        scale="decades",
     ),
     "relative_gain": Claim(
         "Skip dropout improves the concomitant weights",
@@ -209,6 +210,7 @@ CLAIMS = {  # in the order in which a report tells them
         "ratio of peak memory: the dearer search step over the exported network, 8 edges a cell; less than twice is "
         "the same magnitude (ours)",
         below=2.0,
+        scale="ratio",
     ),
     **SSNAS_CLAIMS,
     **PI_NAS,

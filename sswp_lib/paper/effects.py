@@ -21,6 +21,7 @@ ALPHA = 0.05  # two-sided: intervals are of 95 %
 RESAMPLES = 10_000  # of a bootstrap
 NO_SPREAD = 1e-9  # values nearer than this are equal: what parts them is rounding
 ACCURACIES = ("test", "scratch", "fine-tuned")  # columns of accuracies in percent
+SEVERAL = "interval and p for {} comparisons"  # a note: the interval is Bonferroni's
 CEILING = 98.0  # percent: with fewer errors than this leaves, two arms cannot be told apart; ours
 
 
@@ -58,11 +59,12 @@ class Effect:
         """Return p against another value than 0, of an effect with Student's interval."""
         if self.p is None or value == 0:
             return self.p
-        error = (self.high - self.mean) / _quantile(self.n)
+        error = (self.high - self.mean) / quantile(self.n)
         return _p((self.mean - value) / error, self.n)
 
 
-def _quantile(n: int, comparisons: int = 1) -> float:
+def quantile(n: int, comparisons: int = 1) -> float:
+    """Return Student's t that bounds 95 % of n values' means; for several comparisons, Bonferroni's."""
     return float(stats.t.ppf(1 - ALPHA / 2 / comparisons, n - 1))
 
 
@@ -79,7 +81,7 @@ def student(values: Sequence[float], **about) -> Effect:
     if np.ptp(values) < NO_SPREAD:
         return Effect(mean, nan, nan, n, **{"note": "no spread, nothing to test", **about})
     error = float(values.std(ddof=1)) / np.sqrt(n)
-    half = _quantile(n) * error
+    half = quantile(n) * error
     return Effect(mean, mean - half, mean + half, n, _p(mean / error, n), **about)
 
 
@@ -163,14 +165,14 @@ def best_of(frame: pd.DataFrame, better: str, others: Sequence[str], column: str
         untestable = next((e.untestable for e in each.values() if e.untestable), "")
         note = "; ".join(filter(None, [f"against {closest}", effect.note]))
         return replace(effect, runs=runs, note=note, untestable=untestable)
-    half = (effect.high - effect.mean) * _quantile(effect.n, k) / _quantile(effect.n)
+    half = (effect.high - effect.mean) * quantile(effect.n, k) / quantile(effect.n)
     return replace(
         effect,
         low=effect.mean - half,
         high=effect.mean + half,
         p=min(1.0, k * effect.p),
         runs=runs,
-        note=f"against {closest}, which leads; interval and p for {k} comparisons",
+        note=f"against {closest}, which leads; {SEVERAL.format(k)}",
     )
 
 

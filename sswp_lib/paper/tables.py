@@ -23,6 +23,25 @@ INITS = {
     "concomitant": "concomitant",
 }
 
+WORDS = {  # of columns whose names are made for programs
+    "params_M": "parameters (M)",
+    "madds_M": "multiply-adds (M)",
+    "gpu_days": "GPU days",
+    "cifar10": "CIFAR-10 (%)",
+    "cifar10_std": "CIFAR-10, sd",
+    "cifar100": "CIFAR-100 (%)",
+    "top1": "top-1 (%)",
+    "top5": "top-5 (%)",
+    "simclr": "SimCLR",
+    "s": "signal to noise of an update, s",
+}
+
+
+def words(column: str) -> str:
+    """Return a column's name as a reader is shown it: "params_M measured" as "parameters (M), measured"."""
+    first, _, rest = column.partition(" ")
+    return (WORDS[first] + (f", {rest}" if rest else "")) if first in WORDS else column
+
 
 def inits(found: Iterable[str]) -> list[str]:
     """Return the initialisations among `found`, in the order of all tables and figures."""
@@ -47,8 +66,10 @@ def escaped(text: str) -> str:
 
 
 def _shown(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table without the columns that are for other tables to be made from (see `claims.ledger`)."""
-    return table.drop(columns=table.attrs.get("not shown", []))
+    """Return a table as readers see it: without the columns that are for other tables to be made from (see
+    `claims.ledger`), the others named in words.
+    """
+    return table.drop(columns=table.attrs.get("not shown", [])).rename(columns=words)
 
 
 def styled(table: pd.DataFrame, caption: str = ""):

@@ -33,6 +33,7 @@ OPERATION_DASHES = dict(
 OPERATION_HATCHES = dict(zip(CANDIDATES, ("", "//", "\\\\", "..", "xx", "--", "++"), strict=True))
 PHASE_COLOURS = dict(zip(PHASES, (COLOURS[7], COLOURS[9], COLOURS[1], COLOURS[2]), strict=True))
 SHOWN_CLASSES, CLASS_LETTERS = 12, 14  # rows of a figure of classes; letters of a class's name before its row
+CAPTION_FROM = "Caption from"  # a PNG's text: at what share of its height its caption begins
 CAPTION_LETTERS = 18.5  # of the caption's size, in an inch
 
 
@@ -53,8 +54,8 @@ def set_style() -> None:
 def save(figure: Figure, name: str, output: Output, caption: str) -> Figure:
     """Write a figure with its caption as png and svg to the output's folder; returns it.
 
-    The caption stands below the figure, and in the files' "Description" for whoever reads them by program. It ends with
-    the preset and whatever differs from it.
+    The caption stands below the figure, and in the files' "Description" for whoever reads them by program; a PNG also
+    says where it begins. It ends with the preset and whatever differs from it.
     """
     caption = f"{caption.rstrip('.')}. Preset {output.label}."
     whole = re.sub(r"(?<=\d) (?=%)|(?<=Preset) ", "\u00a0", caption)  # no line ends there
@@ -63,9 +64,12 @@ def save(figure: Figure, name: str, output: Output, caption: str) -> Figure:
     bottom = figure.get_tightbbox().y0 / figure.get_figheight()  # legends may stand below the axes
     below = bottom - 0.05 / figure.get_figheight()
     figure.text(0.01, below, lines, fontsize=SMALL, color="0.25", va="top", ha="left")
-    for suffix in ("png", "svg"):
-        metadata = {"Description": caption} | ({"Date": None} if suffix == "svg" else {})
-        figure.savefig(output.folder / f"{name}.{suffix}", metadata=metadata)
+    whole = figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])
+    share = (whole.y1 - below * figure.get_figheight()) / whole.height
+    own = {"png": {CAPTION_FROM: f"{share:.4f}"}, "svg": {"Date": None}}
+    for suffix, metadata in own.items():
+        path = output.folder / f"{name}.{suffix}"
+        figure.savefig(path, metadata={"Description": caption, **metadata}, bbox_inches="tight")
     plt.close(figure)
     return figure
 

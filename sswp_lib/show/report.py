@@ -11,6 +11,7 @@ import json
 import re
 from base64 import b64encode
 from collections import Counter
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,20 @@ from sswp_lib.config import InputError, home
 from sswp_lib.paper.claims import gathered
 from sswp_lib.paper.effects import ALPHA
 from sswp_lib.paper.output import Output
-from sswp_lib.paper.tables import save
+from sswp_lib.paper.tables import save, words
 from sswp_lib.presets import load_config
 from sswp_lib.runs import files, records
 from sswp_lib.runs.progress import duration
 from sswp_lib.runs.records import Record
+from sswp_lib.show.forest import forest
+from sswp_lib.show.plots import CAPTION_FROM
 
 SMALL = ("smoke", "quick")  # presets whose numbers are not the paper's
 MARKS = {"seen": "✓", "contradicted": "✗", "undecided": "?", "not testable": "–"}
+SHAPES = {  # of a verdict on a plot, about its middle; told apart without colours
+    "seen": "M-5,0a5,5 0 1 0 10,0a5,5 0 1 0 -10,0Z", "contradicted": "M-6,0L0,-6L6,0L0,6Z",
+    "undecided": "M-4.5,0a4.5,4.5 0 1 0 9,0a4.5,4.5 0 1 0 -9,0Z", "not testable": "M-4,-4H4V4H-4Z",
+}  # fmt: skip
 JUDGED = ("verdict", "p, Holm", "notebook")  # columns that a notebook's own ledger cannot have
 LEDGER = (
     *("claim", "verdict", "alone", "mean", "low", "high", "seen where", "resolution", "p", "p, Holm", "n", "unit"),
@@ -71,23 +78,25 @@ def build(output: Output, published: str | None = None) -> Path:
         "preset": output.label, "small": output.preset in SMALL,
         "data": sorted({s["data"] for s in sections if s["data"]}), "newest": newest.provenance if newest else {},
         "commits": Counter(str(r.provenance.get("commit") or "unknown") for r in found), "published": published,
-        "ledger": ledger(output), "sections": sections, "marks": MARKS, "cost": cost(found), "missing": missing,
+        "ledger": ledger(output), "sections": sections, "cost": cost(found), "missing": missing,
+        "marks": MARKS, "shapes": SHAPES,
     }  # fmt: skip
     path = output.folder / "index.html"
-    files.write(path, _template().render(content).encode())
+    files.write(path, environment().get_template("report.html").render(content).encode())
     return path
 
 
-def _template():
-    environment = Environment(
+def environment() -> Environment:
+    """Return what fills in the page's templates."""
+    made = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"shown": shown, "is_number": is_number}
-    return environment.get_template("report.html")
+    made.filters |= {"shown": shown, "is_number": is_number, "words": words}
+    return made
 
 
 def _stems(output: Output) -> list[str]:
@@ -102,29 +111,30 @@ def _number(stem: str) -> str:
 
 
 def section(stem: str, output: Output, own_data: str) -> dict[str, Any]:
-    """Return what the report shows of a notebook: title, how it was executed, tables, figures and what could not be
-    read.
+    """Return what the report shows of a notebook: title, how it was executed, its figures and tables in the order in
+    which it makes them, and what could not be read.
     """
     folder, number = output.folder, _number(stem)
     done, source = read_notebook(folder / f"{stem}.ipynb"), read_notebook(home() / "notebooks" / f"{stem}.ipynb")
     how, notes = done.get("metadata", {}).get("papermill", {}), []
-    tables = [
-        table(path, notes)
-        for path in sorted(folder.glob(f"{number}_*.csv"))
-        if not path.stem.endswith(("_claims", "_runs"))
-    ]
-    pictures = [
-        figure(path, notes)
-        for path in in_order(sorted(folder.glob(f"{number}_*.png")), _text(source, "code") or _text(done, "code"))
-    ]
+    parts = [part(folder / name, notes) for name in in_order(shown_of(folder, number), _code(source) or _code(done))]
     return {
         "number": number, "title": heading(done) or heading(source) or stem, "problem": problem(done), "notes": notes,
         "data": (how.get("parameters", {}).get("data") or own_data) if done else None,
         "settings": how.get("parameters", {}).get("settings") or [],
         "when": (how.get("end_time") or "")[:16].replace("T", " "),
         "took": duration(how["duration"]) if how.get("duration") else None,
-        "tables": [t for t in tables if t], "figures": [f for f in pictures if f],
+        "parts": [p for p in parts if p["figure"] or p["table"]],
     }  # fmt: skip
+
+
+def shown_of(folder: Path, number: str) -> set[str]:
+    """Return the names, without endings, of the figures and tables of a notebook that the report shows."""
+    return {
+        path.stem
+        for path in folder.glob(f"{number}_*")
+        if path.suffix == ".png" or (path.suffix == ".csv" and not path.stem.endswith(("_claims", "_runs")))
+    }
 
 
 def read_notebook(path: Path) -> dict[str, Any]:
@@ -138,6 +148,10 @@ def read_notebook(path: Path) -> dict[str, Any]:
 
 def _text(notebook: dict[str, Any], kind: str) -> str:
     return "\n".join("".join(cell["source"]) for cell in notebook.get("cells", []) if cell["cell_type"] == kind)
+
+
+def _code(notebook: dict[str, Any]) -> str:
+    return _text(notebook, "code")
 
 
 def heading(notebook: dict[str, Any]) -> str | None:
@@ -179,10 +193,24 @@ def problem(done: dict[str, Any]) -> str | None:
     )
 
 
-def in_order(paths: list[Path], source: str) -> list[Path]:
-    """Return figures in the order in which their names first appear in a notebook's source; then the others."""
-    places = {path: re.search(rf"\b{re.escape(path.stem)}\b", source) for path in paths}
-    return sorted(paths, key=lambda path: places[path].start() if places[path] else len(source))
+def in_order(names: set[str], source: str) -> list[str]:
+    """Return names in the order in which they first appear in a notebook's source; then the others."""
+    places = {name: re.search(rf"\b{re.escape(name)}\b", source) for name in sorted(names)}
+    return sorted(places, key=lambda name: places[name].start() if places[name] else len(source))
+
+
+def part(path: Path, notes: list[str]) -> dict[str, Any]:
+    """Return the figure and the table of a name; of two with the same caption it is said once.
+
+    Args:
+        path: without ending.
+    """
+    png, csv = path.with_suffix(".png"), path.with_suffix(".csv")
+    drawn = figure(png, notes) if png.is_file() else None
+    listed = table(csv, notes) if csv.is_file() else None
+    if drawn and listed and drawn["caption"].rstrip(".") == listed["caption"].rstrip("."):
+        listed["caption"] = "In numbers"
+    return {"name": path.name, "figure": drawn, "table": listed}
 
 
 def _read_csv(path: Path, notes: list[str]) -> pd.DataFrame | None:
@@ -213,37 +241,42 @@ def _name(path: Path) -> str:
 
 
 def figure(path: Path, notes: list[str]) -> dict[str, Any] | None:
-    """Return a figure as base64, with its caption (the PNG's text "Description") and its width on a page."""
+    """Return a figure as base64, with its caption (the PNG's text "Description") and its width on a page. The caption
+    that is drawn below it is cut off: the page says it in letters that every screen shows.
+    """
     try:
         with Image.open(path) as image:
             image.load()  # or a cut file would pass
-            caption, width, dpi = (
-                image.info.get("Description", "").strip(),
-                image.width,
-                image.info.get("dpi", (RESOLUTION,))[0],
-            )
-        content = path.read_bytes()
+            caption, width = image.info.get("Description", "").strip(), image.width
+            dpi, share = image.info.get("dpi", (RESOLUTION,))[0], float(image.info.get(CAPTION_FROM, 1))
+            content = path.read_bytes() if share == 1 else _top(image, share)
     except (OSError, SyntaxError, ValueError) as error:
         notes.append(f"{path.name} cannot be read ({files.reason(error)}); left out.".replace(str(path), path.name))
         return None
     return {
-        "name": path.stem,
         "caption": caption,
-        "alt": caption or _name(path),
+        "alt": _name(path),
         "width": round(96 * width / (dpi or RESOLUTION)),
         "content": b64encode(content).decode(),
     }
 
 
+def _top(image: Image.Image, share: float) -> bytes:
+    """Return the upper part of an image, as a PNG."""
+    content = BytesIO()
+    image.crop((0, 0, image.width, max(1, int(share * image.height)))).save(content, "PNG", optimize=True)
+    return content.getvalue()
+
+
 def ledger(output: Output) -> dict[str, Any]:
     """Gather all notebooks' claims, judged together, and write them as ledger.csv and the like; returns what the report
-    shows of them: rows, how many have which verdict, how many were tested, and what could not be read.
+    shows of them: rows, plots, how many have which verdict, how many were tested, and what could not be read.
     """
     notes: list[str] = []
     parts = {path: _read_csv(path, notes) for path in sorted(output.folder.glob("[0-9]*_claims.csv"))}
     whole = {path: part for path, part in parts.items() if part is not None}
     if not whole:
-        return {"columns": [], "rows": [], "counts": {}, "notes": notes}
+        return {"rows": [], "notes": notes}
     for path, part in whole.items():
         lacking = [name for name in LEDGER if name not in (*part, *JUDGED)]
         if lacking:
@@ -253,15 +286,27 @@ def ledger(output: Output) -> dict[str, Any]:
     found.attrs["not shown"] = ["runs"]
     save(found, "ledger", output, "All claims, judged together")
     tested = int(found["p, Holm"].notna().sum())
+    rows = found.reindex(columns=LEDGER).astype(object).fillna("").to_dict("records")
+    for number, row in enumerate(rows, start=1):
+        row |= {"id": f"claim-{number}", "source": source_of(row, shown_of(output.folder, row["notebook"]))}
     return {
-        "columns": [name for name in found if name not in ("notebook", "runs")],
-        "rows": found.fillna("").to_dict("records"),
+        "rows": rows,
+        "groups": forest(rows),
         "counts": dict.fromkeys(MARKS, 0) | Counter(found["verdict"]),
         "tested": tested,
         "alone": int(found["alone"].isin(["seen", "contradicted"]).sum()),
         "chance": f"{ALPHA * tested:.1f}",
         "notes": notes,
     }
+
+
+def source_of(row: dict[str, Any], names: set[str]) -> str:
+    """Return where in the page a claim's effect comes from: the table or figure of its paper that its section ends
+    with, where the notebook has one of that name, else the notebook's section.
+    """
+    found = re.search(r"\b(Table|Figure) (\w+)$", str(row["section"]))
+    name = f"{row['notebook']}_{found[1].lower()}{found[2]}" if found else ""
+    return name if name in names else f"notebook-{row['notebook']}"
 
 
 def used_runs(output: Output) -> tuple[list[Record], list[str]]:

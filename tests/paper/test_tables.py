@@ -182,3 +182,15 @@ def test_weight_norms_are_root_mean_squares_of_convolutions(finished):
     name = "stem.0.0.weight"
     assert norms[name] == pytest.approx(float((weights[name] ** 2).mean().sqrt()))
     assert all(weights[n].dim() == 4 for n in norms.index) and "head.0.weight" not in norms
+
+
+def test_columns_made_for_programs_are_shown_in_words(tmp_path, monkeypatch):
+    """In Markdown, LaTeX and notebooks; the CSV keeps the names that programs know."""
+    monkeypatch.setattr(output, "home", lambda: tmp_path)
+    table = pd.DataFrame({"architecture": ["A"], "params_M": [3.3], "params_M measured": [3.35], "top1": [25.0]})
+    tables.save(table, "t", output.Output("quick"))
+    texts = {suffix: (output.Output("quick").folder / f"t.{suffix}").read_text() for suffix in ("csv", "md", "tex")}
+    assert texts["csv"].startswith("architecture,params_M,params_M measured,top1\n")
+    shown = "architecture", "parameters (M)", "parameters (M), measured", "top-1 (%)"
+    for text in (texts["md"], texts["tex"], tables.styled(table).to_html()):
+        assert all(name in text or name.replace("%", "\\%") in text for name in shown) and "params" not in text

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from html.parser import HTMLParser
+from io import BytesIO
 
+import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image, PngImagePlugin
@@ -15,7 +18,7 @@ from sswp_lib.config import InputError
 from sswp_lib.paper import output
 from sswp_lib.paper.output import Output
 from sswp_lib.runs import records
-from sswp_lib.show import report
+from sswp_lib.show import plots, report
 
 CLAIMS = """key,claim,section,paper,measure,mean,low,high,resolution,seen where,p,alone,n,unit,searches,shares runs with,note,preset,runs
 longer,longer is better,4.3,+0.2,points,1.5,0.5,2.5,1.0,above 0,0.001,seen,3,search,3,,,quick,run-1 run-2
@@ -118,11 +121,16 @@ def built(preset: str = "quick", published: str | None = None) -> tuple[str, Pag
     return text, Page(text)
 
 
+def embedded(page: Page) -> list[bytes]:
+    return [b64decode(image["src"].removeprefix("data:image/png;base64,")) for image in page.all("img")]
+
+
 def test_every_figure_is_embedded_in_the_notebooks_order(house):
     _, page = built()
-    contents = [b64decode(image["src"].removeprefix("data:image/png;base64,")) for image in page.all("img")]
-    assert contents == [(house / f"01_{name}.png").read_bytes() for name in ("zebra", "ant", "bee")]
-    assert [image["alt"] for image in page.all("img")] == ["zebra", "An ant <script>alert(1)</script> & more", "bee"]
+    assert embedded(page) == [(house / f"01_{name}.png").read_bytes() for name in ("zebra", "ant", "bee")]
+    assert [image["alt"] for image in page.all("img")] == ["zebra", "ant", "bee"]
+    assert [image["aria-describedby"] for image in page.all("img")][1] == "01_ant-caption"
+    assert page.text.count("An ant <script>") == 1
     assert {image["width"] for image in page.all("img")} == {"19"}  # 40 pixels at 200 an inch
 
 
@@ -161,18 +169,57 @@ def test_captions_and_numbers_of_tables(house):
     assert "of every run" not in page.text
 
 
+def test_figure_stands_before_the_table_of_its_name_and_a_caption_once(house):
+    for name in ("01_zebra", "01_ant"):
+        (house / f"{name}.csv").write_text("params_M,params_M measured,n\n1,2,3\n")
+    (house / "01_ant.md").write_text("**An ant <script>alert(1)</script> & more**\n")
+    (house / "01_zebra.md").write_text("**Stripes. Preset quick**\n")
+    text, page = built()
+    places = [attributes["id"] for name, attributes in page.tags if attributes.get("class") == "part"]
+    assert places == ["01_zebra", "01_ant", "01_bee", "01_sizes"]
+    part = text[text.index('id="01_ant"') : text.index('id="01_bee"')]
+    assert part.index("<figure>") < part.index("<table>") and "<caption>In numbers</caption>" in part
+    assert page.text.count("An ant") == 1 and "<caption>Stripes. Preset quick</caption>" in text
+    assert "parameters (M) parameters (M), measured n" in page.text and "params_M" not in text
+
+
+def test_caption_in_a_figure_is_cut_off_where_the_page_says_it(house):
+    """What `plots.save` draws below a figure; everything above stays as it was."""
+    figure, axes = plt.subplots(figsize=(3, 1.5))
+    axes.set(xlabel="what is measured", facecolor="red")
+    plots.save(figure, "01_zebra", Output("quick"), "Words of a caption that needs several lines, " * 3)
+    with Image.open(house / "01_zebra.png") as whole, Image.open(BytesIO(embedded(built()[1])[0])) as shown:
+        assert shown.width == whole.width and 0.6 * whole.height < shown.height < 0.95 * whole.height
+        grey, rest = (np.asarray(image.convert("L")) for image in (shown, whole))
+    assert (grey == rest[: len(grey)]).all() and (grey[-3:] > 250).all()
+    below = rest[len(grey) :]
+    assert (below < 128).any() and (rest[len(grey) - 3 : len(grey) + 1] > 250).all()  # no letter is cut
+
+
 def test_ledger_counts_the_verdicts_after_holm(house):
     """Alone, three of the four are decided; 0.04 is too much beside three others."""
     _, page = built()
     assert "✓ 1 seen" in page.text and "✗ 1 contradicted" in page.text and "? 3 undecided" in page.text
-    assert "lower is better ? undecided ✓ seen 1.0 0.1 1.9 above 0 0.9 0.04 0.08" in page.text
+    assert "lower is better points ? undecided alone: seen 1.0 0.1 to 1.9 above 0 0.9 0.04 0.08" in page.text
     assert "4 claims were tested; alone, 3 of them are decided, and about 0.2 would be by chance" in page.text
-    assert "a note" in page.text and "run-1" not in page.text
+    assert "Note: a note" in page.text
+
+
+def test_every_number_of_the_ledger_leads_to_its_source_and_its_runs(house):
+    (house / "01_claims.csv").write_text(CLAIMS.replace("longer is better,4.3", 'longer is better,"4.3, Table 3a"'))
+    (house / "01_table3a.csv").write_text("a\n1\n")
+    text, page = built()
+    rows = re.findall(r'<tr id="claim-\d">(.*?)</tr>', text, re.DOTALL)
+    links = [re.findall(r'href="#([^"]+)"', row) for row in rows]
+    assert links == [["notebook-01", "01_table3a"], *[["notebook-01"] * 2] * 3, ["notebook-02"] * 2]
+    assert {"claim-1", "claim-5", "01_table3a"} <= {attributes.get("id") for _, attributes in page.tags}
+    assert "<details><summary>2</summary>run-1, run-2. Shares some with: wider</details>" in rows[0]
+    assert "4.3, Table 3a" in rows[0] and "run-" not in rows[4]
 
 
 def test_ledger_of_before_decides_nothing_and_is_named(house):
     _, page = built()
-    assert "an older claim ? undecided" in page.text
+    assert "an older claim ? undecided 7.69 1.25 to 14.14 –" in page.text
     assert "02_claims.csv has no column 'alone'" in page.text and "01_claims.csv has no column" not in page.text
 
 
