@@ -13,6 +13,7 @@ from sswp_lib.config import home
 from sswp_lib.lab import reproduce
 
 GLOSSARY = home() / "notebooks" / "GLOSSARY.md"
+TEACHING = home() / "notebooks" / "TEACHING.md"
 ENTRIES = dict(re.findall(r"^### (.+)\n\n(.+)$", GLOSSARY.read_text(), re.MULTILINE))
 
 
@@ -68,3 +69,15 @@ def test_an_entry_is_short_and_says_where_its_word_is_first_met(heading):
 def test_links_hold_in_the_copies_that_make_lab_opens():
     (lab,) = re.findall(r"^lab:.*?(?=\n\n)", (home() / "Makefile").read_text(), re.MULTILINE | re.DOTALL)
     assert "cp notebooks/GLOSSARY.md notebooks/own/" in lab
+
+
+def test_the_page_for_lecturers_knows_every_notebook_and_its_links_lead_somewhere():
+    text = TEACHING.read_text()
+    (row,) = re.findall(r"^\| notebook \|(.+)\|$", text, re.MULTILINE)
+    assert [number.strip() for number in row.split("|")] == list(PROSE)
+    assert all((TEACHING.parent / link).exists() for link in re.findall(r"\]\(([^)#]+)", text))
+
+
+def test_the_marking_scheme_adds_up_to_a_hundred():
+    points = re.findall(r"^\| [^|]+ \| (\d+) \| [^|]+ \|$", TEACHING.read_text(), re.MULTILINE)
+    assert sum(map(int, points)) == 100
