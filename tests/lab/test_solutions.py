@@ -17,7 +17,10 @@ from sswp_lib.paper import output
 FOLDER = "notebooks/solutions"
 PATHS = sorted((home() / FOLDER).glob("*.ipynb"))
 QUESTIONS = {path.name: path for path in reproduce.notebooks()}
-OWN: dict[str, dict] = {}  # parameters of a test, where the notebook needs others than all
+OWN: dict[str, dict] = {
+    "02": {"draws": 3},
+    "06": {"width": 8},
+}  # parameters of a test, where the notebook has others
 
 
 def cells(path, kind: str) -> list[dict]:
