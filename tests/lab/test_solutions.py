@@ -8,7 +8,7 @@ import re
 
 import pandas as pd
 import pytest
-from test_notebooks import REDUCED, execute
+from test_notebooks import REDUCED, RELAXED, execute
 
 from sswp_lib.config import home
 from sswp_lib.lab import reproduce, strip
@@ -18,8 +18,10 @@ FOLDER = "notebooks/solutions"
 PATHS = sorted((home() / FOLDER).glob("*.ipynb"))
 QUESTIONS = {path.name: path for path in reproduce.notebooks()}
 OWN: dict[str, dict] = {
+    "01": {"settings": [*REDUCED, "search.epochs=5"]},
     "02": {"draws": 3},
     "06": {"width": 8},
+    "08": {"factor": 2, "labels": [2, 6], "settings": [*REDUCED, *RELAXED]},
 }  # parameters of a test, where the notebook has others
 
 
