@@ -6,9 +6,8 @@ import ast
 import json
 import re
 
-import pandas as pd
 import pytest
-from test_notebooks import REDUCED, RELAXED, execute
+from test_notebooks import BENCH, ONE_SHOT, REDUCED, RELAXED, execute
 
 from sswp_lib.config import home
 from sswp_lib.lab import reproduce, strip
@@ -22,6 +21,12 @@ OWN: dict[str, dict] = {
     "02": {"draws": 3},
     "06": {"width": 8},
     "08": {"factor": 2, "labels": [2, 6], "settings": [*REDUCED, *RELAXED]},
+    "10": {
+        "seeds": 1,
+        "factor": 2,
+        "arms": ["SSWP-NAS", "random search"],
+        "settings": [*REDUCED, *ONE_SHOT, *BENCH],
+    },
 }  # parameters of a test, where the notebook has others
 
 
@@ -69,7 +74,6 @@ def test_solutions_run_to_their_end(path, tmp_path, shared_runs, monkeypatch):
     monkeypatch.setenv("SSWP_RUNS", str(shared_runs))
     number = path.stem[:2]
     parameters = {"preset": "smoke", "seeds": 2, "settings": REDUCED} | OWN.get(number, {})
-    names = execute(number, monkeypatch, FOLDER, **parameters)
+    execute(number, monkeypatch, FOLDER, **parameters)
     made = [file for file in tmp_path.rglob("*") if file.is_file()]
-    assert all(file.name.startswith(f"solution_{number}_") for file in made)  # the report takes what begins with 01_
-    assert any(isinstance(value, pd.DataFrame) and len(value) for value in names.values())
+    assert made and all(file.name.startswith(f"solution_{number}_") for file in made)  # a report takes "01_*"
