@@ -19,6 +19,7 @@ test: setup
 # Opens copies of the notebooks, once made never overwritten: what JupyterLab saves is yours, and nothing tracked changes.
 lab: setup
 	@mkdir -p notebooks/own && for n in notebooks/[0-9]*.ipynb; do [ -e "notebooks/own/$${n##*/}" ] || cp "$$n" notebooks/own/; done
+	@cp notebooks/GLOSSARY.md notebooks/own/
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/own/01_search.ipynb
 
 setup: .venv/done filter dot

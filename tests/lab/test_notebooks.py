@@ -40,19 +40,19 @@ ONE_EACH = {
 }
 
 
-def code_cells(number: str) -> list[dict]:
-    (path,) = (home() / "notebooks").glob(f"{number}_*.ipynb")
+def code_cells(number: str, folder: str = "notebooks") -> list[dict]:
+    (path,) = (home() / folder).glob(f"{number}_*.ipynb")
     return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
 
 
-def execute(number: str, monkeypatch, **parameters) -> dict:
+def execute(number: str, monkeypatch, folder: str = "notebooks", **parameters) -> dict:
     """Execute a notebook's cells in one namespace, its parameters replaced; return the namespace."""
     monkeypatch.setattr(IPython.display, "display", lambda *shown: None)
     names: dict = {"display": IPython.display.display}
     with warnings.catch_warnings(), pd.option_context("mode.copy_on_write", True):
         warnings.simplefilter("ignore")
-        for cell in code_cells(number):
-            exec(compile("".join(cell["source"]), f"notebook {number}, {cell['id']}", "exec"), names)
+        for cell in code_cells(number, folder):
+            exec(compile("".join(cell["source"]), f"{folder}/{number}, {cell['id']}", "exec"), names)
             if "parameters" in cell["metadata"].get("tags", []):
                 assert set(parameters) <= set(names), "a parameter that the notebook does not have"
                 names |= parameters
