@@ -1,0 +1,22 @@
+"""What notebooks say of the reference results is what these say."""
+
+import json
+
+import pandas as pd
+
+from sswp_lib.config import home
+from sswp_lib.paper.pi_nas import ARMS
+
+
+def first_lines(number: str) -> str:
+    (path,) = (home() / "notebooks").glob(f"{number}_*.ipynb")
+    return "".join(json.loads(path.read_text())["cells"][0]["source"])
+
+
+def test_no_supernet_of_the_reference_ranks_as_well_as_the_number_of_parameters():
+    """Notebook 09 says so in its first lines; where a new reference has it otherwise, they are to be changed."""
+    table = pd.read_csv(home() / "figures" / "quick" / "09_table7.csv").set_index("arm")["tau"].astype(str)
+    taus = {arm: float(text.split()[0]) for arm, text in table.items()}
+    parameters = next(tau for arm, tau in taus.items() if arm.startswith("parameters"))
+    below = max(taus[arm] for arm in ARMS) < parameters
+    assert below == ("no arm's supernets rank as well as the *number of parameters*" in first_lines("09"))
