@@ -19,6 +19,9 @@ QUESTIONS = {path.name: path for path in reproduce.notebooks()}
 OWN: dict[str, dict] = {
     "01": {"settings": [*REDUCED, "search.epochs=5"]},
     "02": {"draws": 3},
+    "03": {"longer": 10, "seeds": 1},
+    "04": {"fractions": [0.1, 0.9], "shares": [0.5], "seeds": 1},
+    "05": {"rates": [0.1, 1.0], "seeds": 1},
     "06": {"width": 8},
     "08": {"factor": 2, "labels": [2, 6], "settings": [*REDUCED, *RELAXED]},
     "10": {
