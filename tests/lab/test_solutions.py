@@ -23,6 +23,7 @@ OWN: dict[str, dict] = {
     "04": {"fractions": [0.1, 0.9], "shares": [0.5], "seeds": 1},
     "05": {"rates": [0.1, 1.0], "seeds": 1},
     "06": {"width": 8},
+    "07": {"seeds": 1},
     "08": {"factor": 2, "labels": [2, 6], "settings": [*REDUCED, *RELAXED]},
     "10": {
         "seeds": 1,
