@@ -25,6 +25,7 @@ OWN: dict[str, dict] = {
     "06": {"width": 8},
     "07": {"seeds": 1},
     "08": {"factor": 2, "labels": [2, 6], "settings": [*REDUCED, *RELAXED]},
+    "09": {"seeds": 1, "architectures": 3, "trainings": 1, "settings": [*REDUCED, *ONE_SHOT]},
     "10": {
         "seeds": 1,
         "factor": 2,
@@ -60,6 +61,10 @@ def test_solutions_have_the_form_of_the_notebooks(path):
         source = "".join(cell["source"])
         assert source.count("\n") < 15 and max(map(len, source.splitlines())) <= 88, cell["id"]
         assert not [node for node in ast.walk(ast.parse(source)) if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+
+
+def test_every_notebook_has_its_solutions():
+    assert [path.name for path in PATHS] == list(QUESTIONS)
 
 
 def test_solutions_are_not_taken_for_notebooks():
