@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 PRESET ?= quick
 ONLY ?=
+NB ?=
 
-.PHONY: reproduce reference test lab setup filter lock lint dot
+.PHONY: reproduce reference test lab slides setup filter lock lint dot
 reproduce: setup
 	$(BIN)/sswp reproduce --preset $(PRESET) $(foreach n,$(ONLY),--only $(n))
 
@@ -21,6 +22,12 @@ lab: setup
 	@mkdir -p notebooks/own && for n in notebooks/[0-9]*.ipynb; do [ -e "notebooks/own/$${n##*/}" ] || cp "$$n" notebooks/own/; done
 	@cp notebooks/GLOSSARY.md notebooks/own/
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/own/01_search.ipynb
+
+# Slides of all notebooks, or of one (NB=01), in figures/own/slides/: of executed copies where there are some. Figures are in the files; reveal.js
+# and MathJax come from the network when one is opened, for nbconvert cannot embed them: without it the slides stand below one another. For a room
+# without a network open NAME.html?print-pdf beforehand, and print it to a file.
+slides: setup
+	$(BIN)/python -m sswp_lib.lab.slides "$(PRESET)" "$(NB)"
 
 setup: .venv/done filter dot
 
