@@ -74,6 +74,11 @@ def multiply_adds(model: nn.Module, image_size: int) -> int:
     return counter.get_total_flops() // 2
 
 
+def norms(weights: dict[str, Tensor]) -> dict[str, float]:
+    """Return the root mean square of each convolution's weights, by name."""
+    return {name: float(t.float().square().mean().sqrt()) for name, t in weights.items() if t.dim() == 4}
+
+
 def sizes(
     genotype: Genotype, init_channels: int, num_classes: int, image_size: int, stem: str = "cifar"
 ) -> dict[str, int]:

@@ -267,10 +267,9 @@ def curve(frame: pd.DataFrame, by: str, preset: str, rename: dict[str, str] | No
     return wide.reset_index().rename(columns=rename or {}).assign(preset=preset)
 
 
-def weight_norms(record: Record) -> pd.Series:
-    """Return the root mean square of each weight tensor of a run's convolutions, by name."""
-    weights = {name: float(t.float().square().mean().sqrt()) for name, t in record.weights().items() if t.dim() == 4}
-    return pd.Series(weights, name="root mean square")
+def weight_norms(measured: Record) -> pd.Series:
+    """Return the root mean square of each weight tensor of a start's convolutions, by name, from `runs.start_norms`."""
+    return pd.Series(measured.result["norms"], name="root mean square")
 
 
 def norms_by_part(norms: dict[str, pd.Series]) -> pd.DataFrame:

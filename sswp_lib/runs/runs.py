@@ -25,6 +25,7 @@ from sswp_lib.learn.data import fingerprint, load
 from sswp_lib.learn.footprint import step_memory
 from sswp_lib.learn.found import Found
 from sswp_lib.learn.loop import Loop
+from sswp_lib.learn.measure import norms
 from sswp_lib.learn.recipes import PRETRAINED, pretraining, sections, unused
 from sswp_lib.learn.searches import SEARCHES
 from sswp_lib.learn.train import Training
@@ -44,6 +45,7 @@ __all__ = [
     "memory",
     "root",
     "search",
+    "start_norms",
     "started_from",
     "train",
 ]
@@ -117,16 +119,37 @@ def has_weights(record: Record) -> bool:
     return (root() / record.name / "weights.safetensors").is_file()
 
 
-def started_from(config: Config, init: str, device: str | None = None) -> Record:
+def started_from(config: Config, init: str, device: str | None = None, fresh: bool = False) -> Record:
     """Return the run whose weights a fine-tuning with that `init` starts from: the search, or the pre-training of what
-    it found.
+    it found. Where `fresh`, that run is done in any case.
     """
-    found = search(config, device)
+    found = search(config, device, fresh=fresh and init == "concomitant")
     return (
         found
         if init == "concomitant"
-        else train(pretraining(config, found.seed), found.genotype, device=device, quiet=True)
+        else train(pretraining(config, found.seed), found.genotype, device=device, quiet=True, fresh=fresh)
     )
+
+
+def start_norms(config: Config, init: str, device: str | None = None) -> Record:
+    """Return the record of a measurement: the norms of the weights that a fine-tuning with that `init` starts from (see
+    `learn.measure.norms`). Once it is there it needs those weights no more.
+    """
+    start = started_from(config, init, device)
+    if _finished(_norms_of(start).folder) is None and not has_weights(start):
+        start = started_from(config, init, device, fresh=True)
+    asked = _norms_of(start)
+    with _locked(asked.folder, Line(asked.kind, quiet=True)):
+        found = _finished(asked.folder)
+        if found is None:
+            started, result = time.monotonic(), {"norms": norms(start.weights())}
+            found = write_record(asked.folder, asked, [], result, None, "cpu", {"seconds": time.monotonic() - started})
+    records.note_use(found)
+    return found
+
+
+def _norms_of(start: Record) -> Asked:
+    return Asked("norms", {"seed": start.seed}, {"weights_sha256": start.weights_sha256}, start.name)
 
 
 def finished(config: Config, source: Record | Genotype | Choices | None = None) -> Record | None:

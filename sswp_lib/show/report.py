@@ -42,7 +42,12 @@ LEDGER = (
     *("claim", "verdict", "alone", "mean", "low", "high", "seen where", "resolution", "p", "p, Holm", "n", "unit"),
     *("searches", "paper", "section", "note", "key", "shares runs with", "measure", "preset", "notebook", "runs"),
 )  # what matters most at the left: pages may be narrow
-KINDS = {"search": "searches", "train": "trainings", "memory": "measurements of memory"}
+KINDS = {
+    "search": "searches",
+    "train": "trainings",
+    "memory": "measurements of memory",
+    "norms": "measurements of weights",
+}
 RESOLUTION = 200  # pixels an inch of a figure that does not say
 
 

@@ -177,13 +177,6 @@ def test_cost_is_summed_by_kind(trainings):
     assert table.loc[0, ["kind", "runs", "device-hours"]].tolist() == ["train", 8, 4.0]
 
 
-def test_weight_norms_are_root_mean_squares_of_convolutions(finished):
-    norms, weights = tables.weight_norms(finished), finished.weights()
-    name = "stem.0.0.weight"
-    assert norms[name] == pytest.approx(float((weights[name] ** 2).mean().sqrt()))
-    assert all(weights[n].dim() == 4 for n in norms.index) and "head.0.weight" not in norms
-
-
 def test_columns_made_for_programs_are_shown_in_words(tmp_path, monkeypatch):
     """In Markdown, LaTeX and notebooks; the CSV keeps the names that programs know."""
     monkeypatch.setattr(output, "home", lambda: tmp_path)

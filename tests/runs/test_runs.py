@@ -306,3 +306,19 @@ def test_a_record_shows_itself_in_a_line_and_in_a_small_table(finished):
     assert repr([finished, trained]) == f"[{finished!r}, {trained!r}]"
     memory = runs.memory(tiny(), batch_size=4, device="cpu", quiet=True)
     assert repr(memory) == f"<{memory.name}: seed 0>" and "seconds" in memory._repr_html_()
+
+
+@pytest.mark.parametrize("init", ["concomitant", "simclr"])
+def test_norms_of_a_start_need_its_weights_once(runs_folder, init):
+    """Root mean squares of convolutions; drawn again from the record alone, and done anew where neither is there."""
+    config = tiny(train__init=init)
+    measured = runs.start_norms(config, init, "cpu")
+    weights, norms = runs.started_from(config, init, "cpu").weights(), measured.result["norms"]
+    name = "stem.0.0.weight"
+    assert norms[name] == pytest.approx(float((weights[name] ** 2).mean().sqrt()))
+    assert set(norms) == {name for name, t in weights.items() if t.dim() == 4} and "head.0.weight" not in norms
+    for path in runs_folder.glob("*/weights.safetensors"):
+        path.unlink()
+    assert runs.start_norms(config, init, "cpu") == measured and not list(runs_folder.glob("*/weights.safetensors"))
+    (runs_folder / measured.name / "record.json").unlink()
+    assert runs.start_norms(config, init, "cpu").result == measured.result

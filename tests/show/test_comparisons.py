@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import stats
 
 from sswp_lib.config import Search
-from sswp_lib.paper import output, tables
+from sswp_lib.paper import output
 from sswp_lib.runs.records import Done
 from sswp_lib.show import comparisons, drawings, maps, plots
 from sswp_lib.space import CANDIDATES, Genotype
@@ -92,7 +92,7 @@ def test_curves_of_searches_and_norms(finished):
     assert entropy.lines[0].get_ydata() == pytest.approx(
         [np.mean(values) if values else np.nan for values in searching], nan_ok=True
     )
-    norms = tables.weight_norms(finished)
+    norms = pd.Series(measure.norms(finished.weights()))
     axes = comparisons.weight_norms({"concomitant": norms}).axes[0]
     assert f"{norms.median():.3f}" in axes.get_legend().get_texts()[0].get_text()
 
