@@ -10,6 +10,7 @@ from PIL import Image
 from scipy import stats
 
 from sswp_lib.config import Search
+from sswp_lib.learn import measure
 from sswp_lib.paper import output
 from sswp_lib.runs.records import Done
 from sswp_lib.show import comparisons, drawings, maps, plots
