@@ -10,7 +10,7 @@ NCHW, gradients are torch's own, BatchNorm keeps running statistics, and alpha s
 from __future__ import annotations
 
 import torch
-from reference import ReferenceCell, ReferenceNet, operations
+from reference import ReferenceCell, ReferenceNet, descend, operations
 from torch import Tensor, nn
 
 from sswp_lib.learn import nt_xent
@@ -81,12 +81,7 @@ class MixtureSteps:
         return nt_xent(self.net(views), self.temperature)
 
     def weight_step(self) -> float:
-        loss = self.loss(self.training)
-        self.net.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.weights, 5.0)
-        self.optimizer.step()
-        return loss.item()
+        return descend(self.loss(self.training), self.net, self.weights, self.optimizer)
 
     def alpha_step(self) -> float:
         loss = self.loss(self.validation)

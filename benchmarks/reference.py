@@ -155,6 +155,15 @@ class ReferenceNet(nn.Module):
         return [p for name, p in self.named_parameters() if name.rpartition(".")[2] not in ALPHA_NAMES]
 
 
+def descend(loss: Tensor, net: nn.Module, weights: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> float:
+    """Do a step on the weights, their gradient clipped; return the loss."""
+    net.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(weights, 5.0)
+    optimizer.step()
+    return loss.item()
+
+
 class ReferenceSteps:
     """The two steps, on fixed images x (2N, 3, S, S)."""
 
@@ -169,11 +178,7 @@ class ReferenceSteps:
         for edge in self.net.edges():
             edge.draw()
         loss = nt_xent(self.net(self.x))
-        self.net.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.weights, 5.0)
-        self.optimizer.step()
-        return loss.item()
+        return descend(loss, self.net, self.weights, self.optimizer)
 
     def alpha_step(self) -> float:
         for edge in self.net.edges():

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from sswp_lib.config import DATASETS, InputError, short
+from sswp_lib.config import DATASETS, InputError, flat, short
 from sswp_lib.learn.data import places
 from sswp_lib.runs import runs
 from sswp_lib.space import Genotype, published_cells, texts
@@ -58,15 +57,7 @@ def taken_over(source, data: str | None) -> dict[str, object]:
     if data in (None, name) or (name == "folder" and str(data).startswith("folder:")):
         kept = {"classes": None} | {key: value for key, value in found.items() if key not in ("name", "content")}
     searched = {name: source.config[name] for name in ("search", "relaxed") if name in source.config}
-    return dotted({"data": kept, "model": source.config["model"], **searched})
-
-
-def dotted(values: dict[str, Any], prefix: str = "") -> dict[str, object]:
-    """Return nested settings by their dotted names."""
-    found: dict[str, object] = {}
-    for name, value in values.items():
-        found |= dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return found
+    return flat({"data": kept, "model": source.config["model"], **searched})
 
 
 def data_of(source) -> str | None:

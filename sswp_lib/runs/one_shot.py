@@ -35,7 +35,7 @@ def linear_evaluation(config: Config, device: str | None = None, quiet: bool = F
     """
     device = device or runs.default_device()
     trained = train(config, device, quiet)
-    if fresh or _there(_linear(config, trained)) is None:
+    if fresh or records.finished(_linear(config, trained).folder) is None:
         trained = _with_weights(train, config, device, quiet)
 
     def make(line) -> LinearEvaluation:
@@ -74,18 +74,13 @@ def finished(
     """Return the record of a one-shot training, or of a ranking of `architectures` by it, if it is there already;
     nothing is computed.
     """
-    trained = _there(_training(config))
+    trained = records.finished(_training(config).folder)
     if architectures is None or trained is None:
         return trained
-    classifier = None if _labelled(config) else _there(_linear(config, trained))
+    classifier = None if _labelled(config) else records.finished(_linear(config, trained).folder)
     if classifier is None and not _labelled(config):
         return None
-    return _there(_ranking(config, trained, classifier, architectures, alike))
-
-
-def _there(asked: Asked) -> Record | None:
-    path = asked.folder / "record.json"
-    return records.read(path) if path.is_file() else None
+    return records.finished(_ranking(config, trained, classifier, architectures, alike).folder)
 
 
 def _labelled(config: Config) -> bool:

@@ -136,6 +136,12 @@ def read(path: Path) -> Record:
     return record
 
 
+def finished(folder: Path) -> Record | None:
+    """Return the record in a run's folder; None where the run has not finished."""
+    path = folder / "record.json"
+    return read(path) if path.is_file() else None
+
+
 def _checksum(plain: dict[str, Any]) -> str:
     """Return the SHA-256 of a record's plain data in canonical JSON."""
     return files.checksum(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode())

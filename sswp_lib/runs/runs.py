@@ -136,16 +136,9 @@ def start_norms(config: Config, init: str, device: str | None = None) -> Record:
     `learn.measure.norms`). Once it is there it needs those weights no more.
     """
     start = started_from(config, init, device)
-    if _finished(_norms_of(start).folder) is None and not has_weights(start):
+    if records.finished(_norms_of(start).folder) is None and not has_weights(start):
         start = started_from(config, init, device, fresh=True)
-    asked = _norms_of(start)
-    with _locked(asked.folder, Line(asked.kind, quiet=True)):
-        found = _finished(asked.folder)
-        if found is None:
-            started, result = time.monotonic(), {"norms": norms(start.weights())}
-            found = write_record(asked.folder, asked, [], result, None, "cpu", {"seconds": time.monotonic() - started})
-    records.note_use(found)
-    return found
+    return _measured(_norms_of(start), lambda: {"norms": norms(start.weights())}, "cpu")
 
 
 def _norms_of(start: Record) -> Asked:
@@ -155,12 +148,12 @@ def _norms_of(start: Record) -> Asked:
 def finished(config: Config, source: Record | Genotype | Choices | None = None) -> Record | None:
     """Return the record of a search (without `source`) or of a training if it is there already; nothing is computed."""
     if source is None:
-        return _finished(Asked("search", _identity(config, "search")).folder)
+        return records.finished(Asked("search", _identity(config, "search")).folder)
     start = _start(config, source, finished)
     if start is None and config.train.init != "random":
         return None
     given = _source(_architecture(source), start.weights_sha256 if start else None)
-    return _finished(Asked("train", _identity(config, "train"), given).folder)
+    return records.finished(Asked("train", _identity(config, "train"), given).folder)
 
 
 def _start(
@@ -213,12 +206,15 @@ def memory(config: Config, batch_size: int = 16, device: str | None = None, quie
     }
     if config.search.evaluated != 2:
         plain["evaluated"] = config.search.evaluated
-    asked = Asked("memory", plain)
-    with _locked(asked.folder, Line("memory", quiet)):
-        found = _finished(asked.folder)
+    return _measured(Asked("memory", plain), lambda: step_memory(config, batch_size, device), device, quiet)
+
+
+def _measured(asked: Asked, measure: Callable[[], dict[str, Any]], device: str, quiet: bool = True) -> Record:
+    """Return the record of a measurement, made where it is not there: a run of one step, without history or weights."""
+    with _locked(asked.folder, Line(asked.kind, quiet)):
+        found = records.finished(asked.folder)
         if found is None:
-            started = time.monotonic()
-            result = step_memory(config, batch_size, device)
+            started, result = time.monotonic(), measure()
             times = {"seconds": time.monotonic() - started}
             found = write_record(asked.folder, asked, [], result, None, device, times)
     records.note_use(found)
@@ -255,7 +251,7 @@ def carried_out(
     `make` is called for its loop where there is something to do.
     """
     folder, line = asked.folder, Line(asked.name, quiet)
-    earlier = lambda: None if fresh else _finished(folder)  # noqa: E731
+    earlier = lambda: None if fresh else records.finished(folder)  # noqa: E731
     try:
         found = earlier()
         if found is not None:
@@ -349,8 +345,3 @@ def _locked(folder: Path, line: Line) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _finished(folder: Path) -> Record | None:
-    path = folder / "record.json"
-    return records.read(path) if path.is_file() else None
