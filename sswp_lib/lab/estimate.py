@@ -77,7 +77,10 @@ def _both(own: dict[str, Any], study: str) -> list[Setup]:
 def _benchmark(own: dict[str, Any]) -> list[Job]:
     trainings = setups.number_of_trainings(own["preset"])
     every = _both(own, "ablations")
-    return [job for config, study, n, _ in every for job in studies.benchmark(config, study, n, trainings)]
+    jobs = studies.benchmark(*every[0][:3], trainings)
+    return jobs + [
+        job for config, study, n, _ in every[1:] for job in studies.benchmark(config, study, n, trainings, ())
+    ]
 
 
 def _pruning(own: dict[str, Any]) -> list[Job]:
@@ -100,11 +103,12 @@ def _fractions(own: dict[str, Any]) -> list[Job]:
 
 
 def _map(own: dict[str, Any]) -> list[Job]:
-    affords, jobs = beyond.extent(own["preset"]), []
+    jobs: list[Job] = []
     rates = own["learning_rates"] or studies.FEW_LABEL_RATES
     for place, (config, few, n, _) in enumerate(_both(own, "few_labels")):
+        affords = beyond.Extent() if place else beyond.extent(own["preset"])
         first = beyond.choices(config, few, n, affords.labels, affords.choosing, rates)
-        epochs = beyond.lengths(config, beyond.Extent().lengths if place else affords.lengths)
+        epochs = beyond.lengths(config, affords.lengths)
         done = _done(first)
         if len(done) == len(first):
             best = beyond.best_recipes(tables.trainings(done))
@@ -121,7 +125,9 @@ def _rates(own: dict[str, Any]) -> list[Job]:
 
 def _further(own: dict[str, Any]) -> list[Job]:
     _, study, n, _ = _setup(own)
-    arms = studies.OBJECTIVES | studies.epoch_arms(study) | studies.batch_arms(study) | studies.DROPOUT
+    affords = beyond.extent(own["preset"])
+    arms = studies.epoch_arms(study, affords.epochs) | studies.batch_arms(study, affords.batches)
+    arms |= studies.OBJECTIVES | studies.DROPOUT
     trainings = setups.number_of_trainings(own["preset"])
     moved = studies.transfer(study, n, *studies.data_sets(study, own["transfer_to"]), trainings)
     return [*studies.ablation(study, arms | studies.gain_arms(study), n, trainings), *moved, *studies.probes(study, n)]

@@ -17,7 +17,7 @@ from sswp_lib.learn.data import load
 from sswp_lib.paper import tables
 from sswp_lib.paper.claims import CLAIMS
 from sswp_lib.paper.effects import Effect, nested
-from sswp_lib.paper.studies import AUGMENTED, FEW_LABEL_RATES, LEARNING_RATES, Job, fine_tuning, searches
+from sswp_lib.paper.studies import AUGMENTED, FEW_LABEL_RATES, LEARNING_RATES, TIMES, Job, fine_tuning, searches
 from sswp_lib.runs import records
 from sswp_lib.runs.runs import started_from
 from sswp_lib.space import CANDIDATES
@@ -37,6 +37,7 @@ class Extent:
         labels: of the map, of a class. lengths: of its searches, as shares of the preset's.
         choosing: searches whose fine-tunings choose a start's recipe there; the others follow.
         planted, again: searches with planted operations; searches whose alpha is learnt once more.
+        epochs, batches: of Figure 4, as multiples of the study's.
         stages: length of the search whose one stage is set against two of equal compute, as a share of the preset's; 0
             for none.
     """
@@ -46,13 +47,23 @@ class Extent:
     choosing: int = 2
     planted: int = 1
     again: int = 2
+    epochs: tuple[float, ...] = TIMES
+    batches: tuple[float, ...] = TIMES
     stages: float = 1.0
 
 
 EXTENTS = {
     "smoke": Extent(labels=(2,), lengths=(1,), choosing=1, again=1),
     "quick": Extent(labels=(1, 10), stages=0.0),
-    "night": Extent(lengths=(1 / 8, 1 / 4, 1 / 2, 1), choosing=4, planted=6, again=6, stages=1 / 4),
+    "night": Extent(
+        lengths=(1 / 8, 1 / 4, 1 / 2, 1),
+        choosing=4,
+        planted=6,
+        again=6,
+        epochs=(1 / 2, 1),
+        batches=(1, 2),
+        stages=1 / 4,
+    ),
 }
 
 

@@ -32,6 +32,7 @@ STARTS = tuple(INITS)
 FRACTIONS = (0.1, 0.3, 0.5, 0.9)  # of Figure 5, whose 70 % is left out: the curves have met by then
 LEARNING_RATES = (0.01, 0.025, 0.1, 0.2, 0.5)  # Table 4a
 FEW_LABEL_RATES = (0.01, 0.03, 0.1, 0.3)  # ours; wide enough for starts that want very different ones
+TIMES = (1 / 2, 1, 2)  # Figure 4 in miniature: the epochs and the batch, as multiples of the study's; ours
 REPEATS = 2  # fine-tunings of each search at few labels, each on other labelled images; ours
 PUBLISHED = {
     "DARTS_V1": "DARTS (1st order)",
@@ -216,7 +217,9 @@ def ablation(study: Config, arms: dict[str, Settings], seeds: int, trainings: in
     return jobs
 
 
-def benchmark(config: Config, study: Config, seeds: int, trainings: int = 1) -> list[Job]:
+def benchmark(
+    config: Config, study: Config, seeds: int, trainings: int = 1, published: Iterable[str] = PUBLISHED
+) -> list[Job]:
     """Table 1: what searches found here, genotypes by lot of the same size and of any, and published cells, each
     trained from scratch with each seed, by the recipe of `study`.
     """
@@ -227,7 +230,7 @@ def benchmark(config: Config, study: Config, seeds: int, trainings: int = 1) -> 
         jobs += from_scratch(study, FOUND, searched, seed, repeats)
         jobs += from_scratch(study, SAME_SIZE, Lot(searched), seed, repeats)
         jobs += from_scratch(study, ANY_SIZE, random_genotype(cells, seed), seed, repeats)
-        for name in PUBLISHED:
+        for name in published:
             jobs += from_scratch(study, name, Genotype.published(name, cells), seed)
     return jobs
 
@@ -258,20 +261,16 @@ DROPOUT = {f"{p:g}": {"search.skip_dropout": p} for p in (0.0, 0.2, 0.5)}  # Tab
 OBJECTIVES = {"BYOL": {"search.objective": "byol"}, "SimCLR": {}}  # section 3.3
 
 
-def epoch_arms(study: Config) -> dict[str, Settings]:
+def epoch_arms(study: Config, times: Sequence[float] = TIMES) -> dict[str, Settings]:
     """Figure 4: half, once and twice the epochs."""
-    return {
-        f"{e} epochs": {"search.epochs": e}
-        for e in (max(study.search.epochs // 2, 3), study.search.epochs, 2 * study.search.epochs)
-    }
+    every = [max(int(t * study.search.epochs), 3) for t in times]
+    return {f"{epochs} epochs": {"search.epochs": epochs} for epochs in every}
 
 
-def batch_arms(study: Config) -> dict[str, Settings]:
+def batch_arms(study: Config, times: Sequence[float] = TIMES) -> dict[str, Settings]:
     """Figure 4: half, once and twice the batch."""
-    return {
-        f"batch {b}": {"search.batch_size": b}
-        for b in (study.search.batch_size // 2, study.search.batch_size, 2 * study.search.batch_size)
-    }
+    every = [int(t * study.search.batch_size) for t in times]
+    return {f"batch {size}": {"search.batch_size": size} for size in every}
 
 
 def gain_arms(study: Config) -> dict[str, Settings]:

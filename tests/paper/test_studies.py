@@ -13,7 +13,7 @@ from sswp_lib.lab import estimate
 from sswp_lib.learn.phases import architecture_steps
 from sswp_lib.learn.search import Search
 from sswp_lib.learn.train import Training
-from sswp_lib.paper import lots, setups, studies
+from sswp_lib.paper import beyond, lots, setups, studies
 from sswp_lib.presets import PRESETS, load_config
 from sswp_lib.runs import runs
 from sswp_lib.runs.progress import Line
@@ -84,6 +84,22 @@ def test_every_arm_is_a_valid_search_at_every_preset(preset):
     assert (
         len({study.changed(**settings).search.model_dump_json() for settings in many.values()}) == 17
     )  # those that are the same are meant to be
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_figure_4_sets_shorter_and_smaller_beside_the_studys_own(preset):
+    """The claims compare the longest with the shortest, and the last two batches."""
+    study, affords = load_config(preset, study="ablations"), beyond.extent(preset)
+    epochs = [arm["search.epochs"] for arm in studies.epoch_arms(study, affords.epochs).values()]
+    batches = [arm["search.batch_size"] for arm in studies.batch_arms(study, affords.batches).values()]
+    assert epochs == sorted(set(epochs)) and study.search.epochs in epochs[1:]
+    assert batches[-2:] == [study.search.batch_size, 2 * study.search.batch_size]
+
+
+def test_published_cells_are_trained_where_a_table_shows_them():
+    every, without = studies.benchmark(STUDY, STUDY, 2), studies.benchmark(STUDY, STUDY, 2, published=())
+    arms = {job.labels["arm"] for job in every} - {job.labels["arm"] for job in without}
+    assert arms == set(studies.PUBLISHED) and len(every) - len(without) == 2 * len(arms)
 
 
 @pytest.mark.parametrize("preset", ["smoke", "quick"])
