@@ -8,11 +8,15 @@ import pytest
 import torch
 
 import sswp_lib.learn.relaxed
+from sswp_lib.learn.data import load
+from sswp_lib.learn.measure import parameters
+from sswp_lib.learn.train import Training
 from sswp_lib.presets import load_config
-from sswp_lib.space import MixedNet
+from sswp_lib.space import Genotype, MixedNet
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
+import latency
 import mixture
 import ranking
 import relaxed
@@ -170,3 +174,46 @@ def test_scores_are_timed_of_different_architectures(monkeypatch):
     monkeypatch.setattr(ranker, "score", seen.append)
     assert len(ranking.timed(ranker, 5)) == 5
     assert len(set(seen)) == 5 and seen[ranking.WARM_UP :] == ranking.drawn(5)
+
+
+@pytest.mark.parametrize(("make", "published"), [(latency.resnet, 11_689_512), (latency.mobilenet, 2_542_856)])
+def test_networks_made_by_hand_are_torchvisions(make, published):
+    assert parameters(make(1000, 224)) == published
+    network, images = make(10, 8).eval(), torch.randn(2, 3, 8, 8)
+    assert network(images).shape == (2, 10) and network.body(images).shape == (2, network.num_features)
+
+
+def test_small_images_are_not_made_smaller_at_once():
+    """ResNet-18 halves them three times, not five times; MobileNetV3-small four times, not five."""
+    last = {make: [] for make in latency.BY_HAND.values()}
+    for make, seen in last.items():
+        for size in (32, 64):
+            network = make(10, size).eval()
+            layer = network.body.layer4 if make is latency.resnet else network.body.features
+            layer.register_forward_hook(lambda _, __, output, seen=seen: seen.append(output.shape[-1]))
+            network(torch.randn(1, 3, size, size))
+    assert list(last.values()) == [[2, 2], [4, 2]]
+
+
+def test_each_network_is_tested_at_the_rate_that_is_best_for_it_on_held_out_images():
+    class Given:
+        def __init__(self, validation, test):
+            self.config, self.network = load_config("smoke"), latency.mobilenet(10, 8)
+            self.result = {"calibrated": {"validation": {"top1": validation}, "test": {"top1": test}}}
+
+        def advance(self):
+            return iter(())
+
+        def finish(self):
+            return self.result, {}
+
+    row = latency.measured("a", {0.1: Given(50.0, 90.0), 0.01: Given(60.0, 70.0), 1.0: Given(10.0, 99.0)})
+    assert (row.lr, row.validation, row.test) == (0.01, 60.0, 70.0) and min(row.torch_ms, row.onnx_ms) > 0
+
+
+def test_all_sides_train_on_the_same_images_for_as_many_steps():
+    config = latency.configuration(load_config("smoke").changed(**{"train.init": "concomitant"}), 2)
+    data, genotype = load(config.data), Genotype.published("DARTS_V2", config.model.num_cells)
+    own, given = Training(config, data, genotype), latency.TrainingOf(latency.mobilenet, config, data)
+    assert torch.equal(own.train_index, given.train_index) and len(own.validation_index)
+    assert (own.num_steps, own.num_epochs) == (given.num_steps, 2) and type(given.network) is latency.Known

@@ -70,9 +70,9 @@ def export(record: Record, kind: str = "torch", output: Path | None = None) -> P
     model = backbone(record)
     described, network = description(record, model), Normalised(model).eval().requires_grad_(False)
     program = traced(network, described.preprocessing.crop)
-    content = _torch_bytes(program, described) if kind == "torch" else _onnx_bytes(program, described)
+    content = content_of(program, described, kind)
     read = opened(content, kind, threads=1)
-    measured = Measured(path.name, kind, len(content), _difference(read, network), _milliseconds(read))
+    measured = Measured(path.name, kind, len(content), _difference(read, network), milliseconds(read))
     files.write(path, content)
     if kind == "torch":
         note_export(path, content)
@@ -99,10 +99,15 @@ def traced(network: nn.Module, size: int) -> torch.export.ExportedProgram:
     """Return the program of a network for any number of images of that size, without the paths of this machine."""
     batch = torch.export.Dim("batch", min=1)
     images = torch.zeros(2, 3, size, size)  # two: of one, a program for one alone would be made
-    program = torch.export.export(network, (images,), dynamic_shapes={"images": {0: batch}})
+    program = torch.export.export(network, (images,), dynamic_shapes=({0: batch},))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
     return program
+
+
+def content_of(program: torch.export.ExportedProgram, described: Description, kind: str) -> bytes:
+    """Return the content of a file with a program and what it says of itself."""
+    return _torch_bytes(program, described) if kind == "torch" else _onnx_bytes(program, described)
 
 
 def _torch_bytes(program: torch.export.ExportedProgram, described: Description) -> bytes:
@@ -134,7 +139,7 @@ def _difference(read: Portable, network: nn.Module) -> float:
     return found
 
 
-def _milliseconds(read: Portable) -> float:
+def milliseconds(read: Portable) -> float:
     """Return the median time of one image on one core."""
     size, threads, took = read.description.preprocessing.crop, torch.get_num_threads(), []
     image, started = torch.rand(1, 3, size, size), time.perf_counter()

@@ -82,7 +82,7 @@ class Training(Loop):
         s, num_classes = self.settings, max(len(self.data.classes), 1)
         with seeded(self.config.seed, "network"):
             auxiliary = s.auxiliary > 0 and self.objective.needs_labels and s.freeze == "none"
-            network = network_of(architecture, self.config.model, num_classes, auxiliary)
+            network = self.new_network(architecture, num_classes, auxiliary)
         with seeded(self.config.seed, "head"):  # of its own: with and without an auxiliary head it is the same
             network.head = self.objective.head(network.num_features, num_classes)
         self.report: LoadReport | None = load_concomitant(network, weights) if weights is not None else None
@@ -94,6 +94,10 @@ class Training(Loop):
         self.optimizer = torch.optim.SGD(
             learnt, lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay, foreach=True
         )
+
+    def new_network(self, architecture: Genotype | Choices, num_classes: int, auxiliary: bool) -> nn.Module:
+        """Return what is trained, with a `head` on `num_features`."""
+        return network_of(architecture, self.config.model, num_classes, auxiliary)
 
     def train_step(self) -> None:
         s = self.settings

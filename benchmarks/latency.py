@@ -1,0 +1,157 @@
+"""Milliseconds of an image and accuracy: what a search found beside torchvision's MobileNetV3-small and ResNet-18.
+
+    OMP_NUM_THREADS=1 python benchmarks/latency.py RUN [--rates 0.025 0.1] [--epochs 60]
+
+RUN is a finished training. Its architecture and both networks made by hand are trained from random weights on that
+run's images and labels, for as many steps, each by the learning rate that is best for it on held-out training images
+(`train.validation`; a fifth where the run has none), and tested once. On images of 32 pixels and less both have a first
+convolution of stride 1, and ResNet-18 no pool after it, as is usual there. Timed as `sswp export` times them: as torch
+programs and in ONNX Runtime, one image at a time, on one core, the median.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import mobilenet_v3_small, resnet18
+
+from sswp_lib.config import Config
+from sswp_lib.lab.export import content_of, milliseconds, traced
+from sswp_lib.lab.portable import FORMATS, Description, Preprocessing, opened
+from sswp_lib.learn.data import ImageData, load
+from sswp_lib.learn.measure import multiply_adds, parameters
+from sswp_lib.learn.train import Training
+from sswp_lib.runs import records
+from sswp_lib.space import Choices, Genotype
+
+SMALL = 32  # pixels a side up to which a first convolution of stride 1 is usual
+RATES = (0.01, 0.03, 0.1)
+FOUND = "found by search"
+
+
+class Known(nn.Module):
+    """A network of torchvision's with the parts that a training asks for: features, then `head`."""
+
+    def __init__(self, body: nn.Module, num_features: int, num_classes: int):
+        super().__init__()
+        self.body, self.num_features, self.head = body, num_features, nn.Linear(num_features, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return class scores (N, num_classes) of images (N, 3, S, S)."""
+        return self.head(self.body(x))
+
+
+def resnet(num_classes: int, image_size: int) -> Known:
+    """Return a new ResNet-18."""
+    body = resnet18(weights=None)
+    body.fc = nn.Identity()
+    if image_size <= SMALL:
+        body.conv1, body.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    return Known(body, 512, num_classes)
+
+
+def mobilenet(num_classes: int, image_size: int) -> Known:
+    """Return a new MobileNetV3-small."""
+    body = mobilenet_v3_small(weights=None)
+    num_features = body.classifier[3].in_features
+    body.classifier[3] = nn.Identity()
+    if image_size <= SMALL:
+        body.features[0][0].stride = (1, 1)
+    return Known(body, num_features, num_classes)
+
+
+BY_HAND = {"MobileNetV3-small": mobilenet, "ResNet-18": resnet}
+
+
+class TrainingOf(Training):
+    """A training of a network that `make` returns, by number of classes and size of the images."""
+
+    def __init__(self, make, config: Config, data: ImageData):
+        self.make = make
+        super().__init__(config, data, Genotype.published("DARTS_V2", config.model.num_cells))
+
+    def new_network(self, architecture: Genotype | Choices, num_classes: int, auxiliary: bool) -> nn.Module:
+        return self.make(num_classes, self.config.data.image_size)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network: its size, milliseconds by both engines, the rate that was best for it, accuracies in percent."""
+
+    network: str
+    parameters: int
+    multiply_adds: int
+    torch_ms: float
+    onnx_ms: float
+    lr: float
+    validation: float
+    test: float
+
+
+def measured(name: str, trainings: dict[float, Training]) -> Row:
+    """Train at each rate, and measure what is best on held-out images."""
+    found = {}
+    for lr, training in trainings.items():
+        for _ in training.advance():
+            pass
+        found[lr] = training.finish()[0]
+    lr = max(found, key=lambda lr: accuracy(found[lr], "validation"))
+    network, size = trainings[lr].network.cpu().eval().requires_grad_(False), trainings[lr].config.data.image_size
+    sized, program = (parameters(network), multiply_adds(network, size)), traced(network, size)
+    images = Preprocessing(resize=size, crop=size, mean=(0, 0, 0), std=(1, 1, 1))
+    about = Description(output="scores", classes=None, preprocessing=images, architecture={}, run=name, made={})
+    with torch.no_grad():
+        times = [milliseconds(opened(content_of(program, about, kind), kind, threads=1)) for kind in FORMATS]
+    return Row(name, *sized, *times, lr, accuracy(found[lr], "validation"), accuracy(found[lr], "test"))
+
+
+def accuracy(result: dict, part: str) -> float:
+    """Return the top-1 accuracy of the weights that are kept."""
+    return result.get("calibrated", result)[part]["top1"]
+
+
+def configuration(config: Config, epochs: int | None) -> Config:
+    """Return a run's training with random weights and a part of the training images held out."""
+    settings = {"train.init": "random", "train.freeze": "none", "train.validation": config.train.validation or 0.2}
+    return config.changed(**settings, **({"train.epochs": epochs} if epochs else {}))
+
+
+def rows(config: Config, architecture: Genotype | Choices, rates: tuple[float, ...]) -> list[Row]:
+    """Return a row for the found architecture and for each network made by hand."""
+    data = load(config.data)
+    sides = {FOUND: lambda own: Training(own, data, architecture)}
+    for name, make in BY_HAND.items():
+        sides[name] = functools.partial(lambda make, own: TrainingOf(make, own, data), make)
+    return [
+        measured(name, {lr: side(config.changed(**{"train.lr": lr})) for lr in rates}) for name, side in sides.items()
+    ]
+
+
+def table(found: list[Row]) -> str:
+    """Return the rows as text."""
+    lines = [
+        f"{'':18} {'parameters':>11} {'mult-adds':>12} {'torch':>9} {'onnx':>9} {'rate':>6} {'valid.':>7} {'test':>6}"
+    ]
+    for r in found:
+        size = f"{r.network:18} {r.parameters:11,} {r.multiply_adds:12,} "
+        lines.append(size + f"{r.torch_ms:6.2f} ms {r.onnx_ms:6.2f} ms {r.lr:6g} {r.validation:7.2f} {r.test:6.2f}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run")
+    parser.add_argument("--rates", type=float, nargs="+", default=RATES)
+    parser.add_argument("--epochs", type=int)
+    given = parser.parse_args()
+    record = records.find(given.run)
+    config = configuration(Config(**record.config | {"seed": record.seed}), given.epochs)
+    print(table(rows(config, record.architecture, tuple(given.rates))))
+
+
+if __name__ == "__main__":
+    main()
