@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,7 +86,11 @@ def sliced(
 
 
 def described(config: Config, seeds: int, output: Output, device: str) -> pd.DataFrame:
-    """Return one line that says what a notebook is about to do, where, and where its results go."""
+    """Return one line that says what a notebook is about to do, where, and where its results go; warn where the code is
+    not that beside which the notebook lies.
+    """
+    if (beside := _kit_around(Path.cwd())) not in (None, home()):
+        warnings.warn(f"the kernel runs the kit of {home()}, not of {beside}: choose its own kernel", stacklevel=2)
     model, search = config.model, config.search
     row = {
         "data": config.data.name,
@@ -99,6 +104,12 @@ def described(config: Config, seeds: int, output: Output, device: str) -> pd.Dat
         "results in": f"figures/own/{output.name}",
     }
     return pd.DataFrame([row])
+
+
+def _kit_around(folder: Path) -> Path | None:
+    """Return the nearest folder around one that has the kit's code; None where there is none."""
+    around = (parent for parent in (folder, *folder.parents) if (parent / "sswp_lib" / "__init__.py").is_file())
+    return next(around, None)
 
 
 def data_words(config: Config) -> str:
