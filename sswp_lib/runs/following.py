@@ -12,6 +12,7 @@ import json
 import math
 import os
 import platform
+import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,10 +22,10 @@ from typing import Any
 
 import psutil
 
-from sswp_lib.config import InputError, RunError
+from sswp_lib.config import InputError, RunError, suggest
 from sswp_lib.config import Search as Settings
 from sswp_lib.learn.loop import Loop, Progress
-from sswp_lib.learn.phases import pruning_epochs
+from sswp_lib.learn.phases import phase, pruning_epochs
 from sswp_lib.runs import files, records
 from sswp_lib.runs.progress import BEAT, Pace, about, duration
 from sswp_lib.runs.records import Record
@@ -32,6 +33,7 @@ from sswp_lib.runs.records import Record
 HISTORY, ALPHA, PROGRESS, FRESH = "history.jsonl", "alpha.jsonl", "progress.json", "fresh"
 SILENT = 60.0  # seconds without a sign of life after which it is said; ours
 REUSED = 10.0  # seconds by which the start of another process of the same number differs at least; clocks are set
+WHOLE = re.compile(r"[a-z_-]+-[0-9a-f]{12}")  # a name that no other begins with
 STATES = ("not begun", "running", "silent", "interrupted", "done")
 
 
@@ -72,8 +74,8 @@ class Trace:
             return
         number = lambda x: x if math.isfinite(x) else None  # noqa: E731
         self.place = {
-            "epoch": p.epoch + (p.row is not None), "epochs": p.epochs, "step": p.step, "steps": p.steps, "phase": p.phase,
-            "loss": number(p.loss), "accuracy": number(p.accuracy), "left": left,
+            "epoch": p.epoch + (p.row is not None), "epochs": p.epochs, "step": p.step, "steps": p.steps,
+            "phase": p.phase, "loss": number(p.loss), "accuracy": number(p.accuracy), "left": left,
         }  # fmt: skip
         self._say("running")
 
@@ -170,6 +172,13 @@ class Standing:
         return len(self.history) if self.state == "done" or not self.place else self.place["epoch"]
 
     @property
+    def phase(self) -> str:
+        """What the run is doing; empty where it has not said."""
+        if self.settings is not None and self.epoch < self.epochs:
+            return phase(self.epoch, self.settings)
+        return self.place.get("phase", "")
+
+    @property
     def left(self) -> float | None:
         """The seconds that are left, if the run goes on as it did when it last wrote where it is."""
         left = self.place.get("left") if self.state == "running" else None
@@ -208,13 +217,25 @@ class Standing:
         }.get(self.state, [])
 
     def _where(self) -> list[str]:
-        place, loss = self.place, self.place.get("loss")
+        loss = self.place.get("loss")
         of = f" of {self.epochs}" if self.epochs else ""
         where = f"all {self.epoch} epochs done" if self.epoch == self.epochs else f"epoch {self.epoch + 1}{of}"
-        said = [where, *filter(None, [place.get("phase")])]
+        said = [where, *filter(None, [self.phase])]
         said += [f"loss {loss:.3f}"] if loss is not None else []
         said += [f"{len(self.fixed)} of {self.config['model']['num_cells']} cells fixed"] if self.settings else []
         return said + ([f"about {about(self.left)} left"] if self.left is not None else [])
+
+
+def named(text: str) -> str:
+    """Return the name of the run that `text` names, or whose name begins so; a whole name may be of one to come."""
+    if WHOLE.fullmatch(text):
+        return text
+    names = sorted(path.name for path in records.root().glob("*-*") if path.is_dir())
+    matches = [name for name in names if text and name.startswith(text)]
+    if len(matches) != 1:
+        problem = f"{len(matches)} runs begin with" if matches else "no run begins with"
+        raise InputError(f"{problem} {text!r}{'' if matches else suggest(text, names)}; expected one")
+    return matches[0]
 
 
 def stand(folder: Path, given: dict[str, Any] | None = None) -> Standing:
