@@ -34,6 +34,7 @@ class Watched(Pictured):
     """
 
     share: float  # of the time that drawing may take
+    done: bool  # when it was last looked at
 
     def __init__(self, folder: Path, given: dict[str, Any]):
         self._folder, self._given, self._lock = folder, given, threading.RLock()
@@ -54,7 +55,7 @@ class Watched(Pictured):
 
     def close(self) -> None:
         self._closed = True
-        for child in self.children:
+        for child in (*self.controls, *self.children):
             child.close()
         super().close()
 
@@ -64,7 +65,8 @@ class Watched(Pictured):
             s = following.stand(self._folder, self._given)
             self.say(s.sentence())
             outdated = following.changed(self._folder) != self._drawn
-            self._ended = s.state == "done" and not outdated
+            self.done = s.state == "done"
+            self._ended = self.done and not outdated
             return outdated
 
     def redraw(self) -> None:
@@ -74,7 +76,7 @@ class Watched(Pictured):
     def _draw_now(self, cell: int, edge: int | None, live: bool) -> tuple[str, list[Picture]]:
         self._drawn = following.changed(self._folder)
         s = following.stand(self._folder, self._given)
-        self._ended = s.state == "done"
+        self._ended = self.done = s.state == "done"
         self.share = SHARE if s.place.get("pid") == os.getpid() or os.cpu_count() == 1 else SHARE_BESIDE
         self._offer(s)
         figure, words = standings.standing(s, cell, edge), standings.standing_words(s, cell, edge)
@@ -124,7 +126,7 @@ class Rounds:
 
     def _visit(self, picture: Watched) -> None:
         try:
-            if picture.look() and time.monotonic() >= self._free_at:
+            if picture.look() and (picture.done or time.monotonic() >= self._free_at):
                 before = time.thread_time()
                 picture.redraw()
                 self._free_at = time.monotonic() + (time.thread_time() - before) / picture.share

@@ -17,12 +17,12 @@ from sswp_lib.runs import runs
 from sswp_lib.runs.following import Standing
 from sswp_lib.runs.records import Done, Record
 from sswp_lib.show import drawings, plots, standings
-from sswp_lib.show.controls import Picture, Pictured
+from sswp_lib.show.controls import Ends, Number, Picture, Pictured, side_by_side
 from sswp_lib.show.watching import Watched
 from sswp_lib.space import Genotype, published_cells
 
 Run = str | Record | Config
-SIDE_BY_SIDE = 72  # pixels an inch of cells that stand side by side
+SIDE_BY_SIDE = 100  # pixels an inch of cells that stand side by side
 Drawable = Genotype | Record | str | PathLike
 
 
@@ -32,7 +32,7 @@ def cells(genotype: Genotype) -> Pictured:
     def draw(cell: int) -> tuple[str, list[Picture]]:
         return "", [Picture.of(drawings.cells(genotype, [cell]), standings.genotype_words(genotype, cell))]
 
-    return Pictured(draw, ipywidgets.IntSlider(0, 0, genotype.num_cells - 1, description="cell"))
+    return Pictured(draw, Number(0, 0, genotype.num_cells - 1, "cell"))
 
 
 def phases(config: Config) -> Pictured:
@@ -52,12 +52,7 @@ def phases(config: Config) -> Pictured:
         said = ", ".join(f"{name} {part:g}" for name, part in zip(names, search.ratios, strict=True))
         return said, [Picture.of(plots.phases(search, config.model.num_cells), f"Phases of a search: {said}")]
 
-    slider = ipywidgets.FloatRangeSlider(
-        value=(own[0], own[0] + own[1]), min=0.0, max=end, step=0.01, readout_format=".2f",
-        description="ends of warm-up and bi-level",
-    )  # fmt: skip
-    slider.layout.width = "36em"
-    return Pictured(draw, slider)
+    return Pictured(draw, Ends(("warm-up", "bi-level"), own[:2], end))
 
 
 def watch(run: Run) -> Watched:
@@ -89,10 +84,9 @@ def scrub(search: Run) -> Pictured:
         return words, [*pictures, drawn]
 
     epochs = len(found.history)
-    controls: list[ipywidgets.ValueWidget] = [ipywidgets.IntSlider(epochs, 1, epochs, description="after epoch")]
-    controls[0].layout.width = "36em"
+    controls = [Number(epochs, 1, epochs, "after epoch")]
     if num_cells:
-        controls.append(ipywidgets.IntSlider(0, 0, num_cells - 1, description="cell"))
+        controls.append(Number(0, 0, num_cells - 1, "cell"))
     return Pictured(draw, *controls, still=True)
 
 
@@ -160,10 +154,11 @@ def genotypes(*given: Drawable | Mapping[str, Drawable]) -> Pictured:
     def draw(cell: int) -> tuple[str, list[Picture]]:
         having = {name: genotype for name, genotype in read.items() if cell < genotype.num_cells}
         lacking = [f"{name} has {read[name].num_cells} cells" for name in read if name not in having]
-        return "; ".join(lacking), [_titled(name, genotype, cell) for name, genotype in having.items()]
+        pictures = [_titled(name, genotype, cell) for name, genotype in having.items()]
+        return "; ".join(lacking), side_by_side(pictures)
 
     deepest = max(genotype.num_cells for genotype in read.values())
-    return Pictured(draw, ipywidgets.IntSlider(0, 0, deepest - 1, description="cell"), still=True)
+    return Pictured(draw, Number(0, 0, deepest - 1, "cell"), still=True)
 
 
 def _titled(name: str, genotype: Genotype, cell: int) -> Picture:
