@@ -31,6 +31,7 @@ from sswp_lib.runs.progress import BEAT, Pace, about, duration
 from sswp_lib.runs.records import Record
 
 HISTORY, ALPHA, PROGRESS, FRESH = "history.jsonl", "alpha.jsonl", "progress.json", "fresh"
+BELIEVED = 10.0  # seconds for which a sign of life is believed, for processes of another container cannot be seen; ours
 SILENT = 60.0  # seconds without a sign of life after which it is said; ours
 REUSED = 10.0  # seconds by which the start of another process of the same number differs at least; clocks are set
 WHOLE = re.compile(r"[a-z_-]+-[0-9a-f]{12}")  # a name that no other begins with
@@ -158,8 +159,10 @@ class Standing:
         """Where files may be: of a run that is done again, beside those of the earlier one; one that has just ended has
         moved them.
         """
-        fresh, sign = self.folder / FRESH, "record.json" if self.state == "done" else PROGRESS
-        return (fresh, self.folder) if (fresh / sign).exists() else (self.folder,)
+        fresh = self.folder / FRESH
+        if self.state == "done":
+            return (fresh, self.folder) if (fresh / "record.json").exists() else (self.folder,)
+        return (fresh,) if (fresh / PROGRESS).exists() else (self.folder,)
 
     @property
     def epochs(self) -> int | None:
@@ -197,7 +200,7 @@ class Standing:
         if self.settings is None:
             return []
         ends = pruning_epochs(self.settings, self.config["model"]["num_cells"])
-        return sorted(cell for cell, end in ends.items() if self.state == "done" or end <= self.epoch < self.epochs)
+        return sorted(cell for cell, end in ends.items() if self.state == "done" or end <= self.epoch)
 
     def sentence(self) -> str:
         """Say it in words."""
@@ -270,7 +273,7 @@ def _state(place: dict[str, Any]) -> str:
     if place.get("state", "interrupted") == "interrupted":
         return "interrupted"
     age = time.time() - place["at"]
-    if age < 5 * BEAT:  # also where processes cannot be seen, as from another container
+    if age < BELIEVED:
         return "running"
     if place["host"] == platform.node() and not _lives(place["pid"], place["born"]):
         return "interrupted"
