@@ -66,20 +66,25 @@ def carry_out(asked: Asked, loop: Loop, line: Line, tensorboard: bool) -> Record
                 files.write_checkpoint(checkpoints, asked.name, loop.epoch, loop.step, state)
                 last = now
         trace.finishing()
-        result, weights = loop.finish()
-    content = files.weights_bytes(weights)
-    files.write(folder / "weights.safetensors", content)
-    if "genotype" in result:
-        files.write(folder / "genotype.json", (Genotype.model_validate(result["genotype"]).to_json() + "\n").encode())
-    times = {"seconds": spent + time.monotonic() - started, "resumed": resumed}
-    record = write_record(folder, asked, loop.history, result, files.checksum(content), str(loop.device), times)
+        record = _judged(folder, asked, loop, started - spent, resumed)
     for path in (*files.checkpoints(checkpoints), folder / PROGRESS):
         path.unlink(missing_ok=True)
     if again:
         _put_in_place(folder, asked.folder)
     outcome = [f"{name} {value}" for name, value in record.outcome().items()]
-    line.close(", ".join([f"done in {duration(times['seconds'])}", *outcome]))
+    line.close(", ".join([f"done in {duration(record.provenance['seconds'])}", *outcome]))
     return record
+
+
+def _judged(folder: Path, asked: Asked, loop: Loop, began: float, resumed: int) -> Record:
+    """Write what all epochs came to: weights, genotype and the record. `began` is of the monotonic clock."""
+    result, weights = loop.finish()
+    content = files.weights_bytes(weights)
+    files.write(folder / "weights.safetensors", content)
+    if "genotype" in result:
+        files.write(folder / "genotype.json", (Genotype.model_validate(result["genotype"]).to_json() + "\n").encode())
+    times = {"seconds": time.monotonic() - began, "resumed": resumed}
+    return write_record(folder, asked, loop.history, result, files.checksum(content), str(loop.device), times)
 
 
 def _take_up(loop: Loop, checkpoints: Path, line: Line) -> tuple[float, int]:

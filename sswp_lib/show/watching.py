@@ -45,7 +45,6 @@ class Watched(Pictured):
         self.live = ipywidgets.Checkbox(True, description="follow the run", indent=False)
         super().__init__(self._draw_now, self.cell, self.edge, self.live, still=True)
         self.live.observe(lambda change: ROUNDS.add(self), "value")
-        self.edge.layout.display = self.cell.layout.display
         ROUNDS.add(self)
 
     @property

@@ -69,29 +69,23 @@ def watch(run: Run) -> Watched:
 def scrub(search: Run) -> Pictured:
     """Go through the epochs of a search: the genotype that alpha stood for, its entropy, and the loss until then."""
     found = runs.stand(search)
-    if not found.history:
+    epochs = len(found.history)
+    if not epochs or not found.name.startswith("search-"):
         raise InputError(f"{found.sentence()}; expected a search with an epoch that is done")
-    num_cells = len(_genotype_after(found, len(found.history)).cells) if _kept(found) else 0
+    last = _genotype_after(found, epochs)
 
     def draw(epochs: int, cell: int = 0) -> tuple[str, list[Picture]]:
         words = standings.until_words(found.history, epochs)
         pictures = [Picture.of(standings.until(found.history, epochs), words)]
         genotype = _genotype_after(found, epochs)
         if genotype is None:
-            missing = "its genotype is not known: alpha of that epoch was not kept with the run"
-            return f"{words}; {missing}", pictures
+            why = "alpha of that epoch was not kept" if "entropy" in found.history[0] else "this search has no alpha"
+            return f"{words}; the genotype of then is not known: {why}", pictures
         drawn = Picture.of(drawings.cells(genotype, [cell]), standings.genotype_words(genotype, cell))
         return words, [*pictures, drawn]
 
-    epochs = len(found.history)
-    controls = [Number(epochs, 1, epochs, "after epoch")]
-    if num_cells:
-        controls.append(Number(0, 0, num_cells - 1, "cell"))
-    return Pictured(draw, *controls, still=True)
-
-
-def _kept(found: Standing) -> bool:
-    return _genotype_after(found, len(found.history)) is not None
+    cell = [Number(0, 0, last.num_cells - 1, "cell")] if last else []
+    return Pictured(draw, Number(epochs, 1, epochs, "after epoch"), *cell, still=True)
 
 
 def _genotype_after(found: Standing, epochs: int) -> Genotype | None:
@@ -118,7 +112,9 @@ def compare(given: Sequence[Run | Done] | Mapping[str, Run | Done]) -> Pictured:
 
     def draw(quantity: str, chosen: tuple[str, ...]) -> tuple[str, list[Picture]]:
         shown = {name: histories[name] for name in chosen}
-        return "", [Picture.of(standings.curves(shown, quantity), standings.curves_words(shown, quantity))]
+        return "" if shown else "no run is chosen", [
+            Picture.of(standings.curves(shown, quantity), standings.curves_words(shown, quantity))
+        ]
 
     return Pictured(
         draw, ipywidgets.Dropdown(options=present, description="drawn"),

@@ -13,9 +13,10 @@ from tiny_runs import Stop, do_search, name_of, stop_at, tiny
 from sswp_lib.config import home
 from sswp_lib.lab import reproduce
 from sswp_lib.learn.search import Search
+from sswp_lib.presets import load_config
 from sswp_lib.runs import following, runs
 from sswp_lib.show import watching, widgets
-from sswp_lib.space import EDGES
+from sswp_lib.space import EDGES, Genotype
 
 
 @pytest.fixture
@@ -81,6 +82,26 @@ def test_alpha_of_the_cell_and_edge_that_are_chosen(finished, by_hand):
     powers = [2.718281828459045**value for value in alpha["alpha"][1][5]]
     for name, power in zip(alpha["candidates"], powers, strict=True):
         assert f"{name} {100 * power / sum(powers):.1f} %" in widget.words
+
+
+def test_planted_candidates_are_drawn_too(runs_folder, by_hand):
+    record = do_search(search__planted=("noise", "zero", "twin"), search__epochs=2)
+    assert all(f" {name} " in widgets.watch(record).words for name in ("noise", "zero", "twin", "sep_conv_3x3"))
+
+
+def test_a_relaxed_search_has_two_kinds_of_cells(runs_folder, by_hand):
+    config = load_config("smoke", method="ssnas", settings={
+        "data.image_size": 8, "data.per_class": 24, "search.epochs": 1, "search.batch_size": 48,
+        "search.calibration_batches": 1, "relaxed.init_channels": 2, "relaxed.num_cells": 3, "model.num_cells": 3,
+        "model.init_channels": 2, "model.projection_dim": 8,
+    })  # fmt: skip
+    record = runs.search(config, device="cpu", quiet=True)
+    widget = widgets.watch(record)
+    assert [name for name, _ in widget.cell.options] == ["normal cells", "reduction cells"]
+    widget.cell.value = 1
+    assert "reduction cells, mean of its edges: " in widget.words and " none " in widget.words
+    kept = following.stand(runs.root() / record.name).alphas[0]["genotype"]
+    assert Genotype.model_validate(kept) == record.genotype
 
 
 def test_one_choice_less_where_alpha_was_not_kept(finished, by_hand):

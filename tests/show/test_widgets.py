@@ -8,7 +8,7 @@ from tiny_runs import genotype_file, tiny
 
 from sswp_lib.config import InputError
 from sswp_lib.presets import load_config
-from sswp_lib.runs import following, runs
+from sswp_lib.runs import following, records, runs
 from sswp_lib.runs.records import Done
 from sswp_lib.show import widgets
 from sswp_lib.show.controls import Pictured
@@ -113,9 +113,22 @@ def test_scrub_says_where_alpha_was_not_kept(finished):
     assert len(widget.pictures) == 1 and "alpha of that epoch was not kept" in widget.said.value
 
 
-def test_nothing_to_go_through(runs_folder):
-    with pytest.raises(InputError, match="has not begun; expected a search with an epoch that is done"):
-        widgets.scrub(tiny())
+def test_nothing_to_go_through(finished):
+    training = runs.train(tiny(train__epochs=1), finished, device="cpu", quiet=True)
+    for nothing, why in ((tiny(seed=9), "has not begun"), (training, "is done in")):
+        with pytest.raises(InputError, match=f"{why}.*; expected a search with an epoch that is done"):
+            widgets.scrub(nothing)
+
+
+def test_a_search_without_alpha(finished, runs_folder):
+    """Of one by lot, what it found is known at its end."""
+    history = [{"epoch": epoch, "loss": 3.0 - epoch} for epoch in range(3)]
+    records.write(runs_folder / finished.name, finished.model_copy(update={"history": history}))
+    (runs_folder / finished.name / following.ALPHA).unlink()
+    widget = widgets.scrub(finished.name)
+    assert len(widget.pictures) == 2
+    widget.controls[0].field.value = 2
+    assert len(widget.pictures) == 1 and "this search has no alpha" in widget.said.value
 
 
 def test_compare_draws_what_is_chosen(finished):
@@ -133,6 +146,8 @@ def test_compare_draws_what_is_chosen(finished):
     chosen.value = ["second"]
     seen.add(png_of(widget))
     assert len(seen) == 3 and "first" not in widget.words and widget.words.startswith("learning rate. second: ")
+    chosen.value = []
+    assert "no run is chosen" in widget.said.value
     assert widgets.compare([Done({"seed": 1}, other)]).words.startswith("loss. seed 1: ")
 
 
