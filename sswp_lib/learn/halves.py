@@ -5,7 +5,7 @@ Paper: section 3.3; DARTS (Liu et al. 2019) for the halves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,14 @@ from sswp_lib.learn.measure import measures
 from sswp_lib.learn.objectives import JUDGED_ON, Objective, build, mean_of
 from sswp_lib.learn.views import normalise, random_views
 from sswp_lib.space import Genotype, Network, Paths, calibrate
+
+DIGITS = 9  # significant ones, that tell all float32 apart
+
+
+def as_shown(candidates: Sequence[str], alpha: Tensor, genotype: Genotype) -> dict[str, Any]:
+    """Return what `Loop.shown` says of a search by alpha, (cells, 14, M) or (2, 14, M), on the CPU."""
+    plain = [[[float(f"{value:.{DIGITS}g}") for value in edge] for edge in cell] for cell in alpha.tolist()]
+    return {"candidates": list(candidates), "alpha": plain, "genotype": genotype.model_dump(mode="json")}
 
 
 class Halves(Loop):

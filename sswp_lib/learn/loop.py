@@ -73,6 +73,14 @@ class Loop:
         """Return the fields of Progress that only this loop knows."""
         return {"phase": ""}
 
+    def shown(self) -> dict[str, Any]:
+        """Return what is shown of the loop as it stands to whoever looks on, as plain data: what its history lacks.
+
+        A search by alpha gives "candidates", the M names; "alpha", (cells, 14, M), or (2, 14, M) where cells share it;
+        and "genotype", the cells that it stands for. Others give nothing.
+        """
+        return {}
+
     def advance(self) -> Iterator[Progress]:
         """Go on to the end; yields after every step, and once more after each epoch with its row."""
         while self.epoch < self.num_epochs:

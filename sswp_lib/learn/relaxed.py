@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sswp_lib.config import Config, InputError
 from sswp_lib.learn.data import ImageData, epoch_batches, generator, halves, take, training_subset
-from sswp_lib.learn.halves import Halves
+from sswp_lib.learn.halves import Halves, as_shown
 from sswp_lib.learn.loop import seeded
 from sswp_lib.learn.measure import certainty, entropy, operation_shares
 from sswp_lib.learn.objectives import Objective
@@ -152,6 +152,10 @@ class RelaxedSearch(Halves):
 
     def describe(self) -> dict[str, Any]:
         return {"phase": PHASE}
+
+    def shown(self) -> dict[str, Any]:
+        genotype = self.supernet.genotype(self.config.model.num_cells)
+        return as_shown(self.supernet.candidates, self.supernet.alpha.detach().cpu(), genotype)
 
     def finish(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Export and judge, as `Search.finish` does.

@@ -18,7 +18,7 @@ from sswp_lib.config import Config, InputError
 from sswp_lib.config import Search as Settings
 from sswp_lib.learn.data import ImageData, epoch_batches, generator
 from sswp_lib.learn.evidence import Evidence
-from sswp_lib.learn.halves import Halves
+from sswp_lib.learn.halves import Halves, as_shown
 from sswp_lib.learn.loop import frozen, seeded
 from sswp_lib.learn.measure import certainty, entropy, operation_shares
 from sswp_lib.learn.phases import PHASES, architecture_steps, cells_to_prune, phase, pruning_epochs
@@ -184,6 +184,10 @@ class Search(Halves):
     def describe(self) -> dict[str, Any]:
         cells = self.supernet.num_cells
         return {"phase": self.phase, "pruned": cells - self.supernet.num_searching, "cells": cells}
+
+    def shown(self) -> dict[str, Any]:
+        s = self.settings
+        return as_shown(self.supernet.candidates, self.alpha_on_host, self.supernet.genotype(s.max_skips, s.max_pools))
 
     def state(self) -> dict[str, Any]:
         return super().state() | {"present": self.supernet.present.clone(), "evidence": self.evidence.state()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -15,6 +14,7 @@ import torch
 from sswp_lib.config import InputError, RunError, digest, without_defaults
 from sswp_lib.learn.loop import Loop
 from sswp_lib.runs import files, records
+from sswp_lib.runs.following import FRESH, PROGRESS, Trace
 from sswp_lib.runs.progress import Line, duration
 from sswp_lib.runs.records import FORMAT, Record, environment, root
 from sswp_lib.space import Genotype
@@ -47,39 +47,44 @@ class Asked:
 def carry_out(asked: Asked, loop: Loop, line: Line, tensorboard: bool) -> Record:
     """Do a run, or what is left of it. Where there is a record already, beside it, to take its place at the end."""
     again = (asked.folder / "record.json").is_file()
-    folder = asked.folder / "fresh" if again else asked.folder
-    checkpoints, history = folder / "checkpoints", folder / "history.jsonl"
+    folder = asked.folder / FRESH if again else asked.folder
+    checkpoints = folder / "checkpoints"
     files.clear_partial(folder)
     spent, resumed = _take_up(loop, checkpoints, line)
     files.write_json(folder / "config.json", {"config": asked.config, "source": asked.source})
-    files.write(history, "".join(json.dumps(row) + "\n" for row in loop.history).encode())
     board = _tensorboard(folder) if tensorboard else None
     started = last = time.monotonic()
-    for progress in loop.advance():
-        line.update(progress)
-        if progress.row is not None:
-            files.append(history, json.dumps(progress.row))
-            if board:
+    with Trace(folder, loop, spent) as trace:
+        for progress in loop.advance():
+            line.update(progress)
+            trace.step(progress)
+            if board and progress.row is not None:
                 _to_tensorboard(board, progress.row)
-        now = time.monotonic()
-        if now - last > (EPOCH_SECONDS if progress.row is not None else CHECKPOINT_SECONDS):
-            state = {"loop": loop.state(), "seconds": spent + now - started, "resumed": resumed}
-            files.write_checkpoint(checkpoints, asked.name, loop.epoch, loop.step, state)
-            last = now
+            now = time.monotonic()
+            if now - last > (EPOCH_SECONDS if progress.row is not None else CHECKPOINT_SECONDS):
+                state = {"loop": loop.state(), "seconds": spent + now - started, "resumed": resumed}
+                files.write_checkpoint(checkpoints, asked.name, loop.epoch, loop.step, state)
+                last = now
+        trace.finishing()
+        record = _judged(folder, asked, loop, started - spent, resumed)
+    for path in (*files.checkpoints(checkpoints), folder / PROGRESS):
+        path.unlink(missing_ok=True)
+    if again:
+        _put_in_place(folder, asked.folder)
+    outcome = [f"{name} {value}" for name, value in record.outcome().items()]
+    line.close(", ".join([f"done in {duration(record.provenance['seconds'])}", *outcome]))
+    return record
+
+
+def _judged(folder: Path, asked: Asked, loop: Loop, began: float, resumed: int) -> Record:
+    """Write what all epochs came to: weights, genotype and the record. `began` is of the monotonic clock."""
     result, weights = loop.finish()
     content = files.weights_bytes(weights)
     files.write(folder / "weights.safetensors", content)
     if "genotype" in result:
         files.write(folder / "genotype.json", (Genotype.model_validate(result["genotype"]).to_json() + "\n").encode())
-    times = {"seconds": spent + time.monotonic() - started, "resumed": resumed}
-    record = write_record(folder, asked, loop.history, result, files.checksum(content), str(loop.device), times)
-    for path in files.checkpoints(checkpoints):
-        path.unlink()
-    if again:
-        _put_in_place(folder, asked.folder)
-    outcome = [f"{name} {value}" for name, value in record.outcome().items()]
-    line.close(", ".join([f"done in {duration(times['seconds'])}", *outcome]))
-    return record
+    times = {"seconds": time.monotonic() - began, "resumed": resumed}
+    return write_record(folder, asked, loop.history, result, files.checksum(content), str(loop.device), times)
 
 
 def _take_up(loop: Loop, checkpoints: Path, line: Line) -> tuple[float, int]:

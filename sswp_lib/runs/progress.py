@@ -45,29 +45,40 @@ def about(seconds: float) -> str:
     return f"{max(round(seconds), 1)} s"
 
 
+class Pace:
+    """How fast a loop is, since this process has been at it."""
+
+    def __init__(self):
+        self.started = time.monotonic()
+        self.before: float | None = None
+
+    def left(self, p: Progress) -> float | None:
+        """Return the seconds that are left if the rest goes as fast; None before a step is done."""
+        done = (p.epoch + p.step / p.steps) / p.epochs
+        if self.before is None:
+            self.before = done
+        since = done - self.before
+        return (time.monotonic() - self.started) * (1 - done) / since if since > 0 else None
+
+
 class Line:
     """A run's line. Leaves plain text behind, in a saved notebook as in a terminal."""
 
     def __init__(self, label: str, quiet: bool = False):
         self.label, self.quiet, self.place = label, quiet, place()
         self.started = self.shown = time.monotonic()
-        self.done_before: float | None = None
+        self.pace = Pace()
         self.last: Progress | None = None
         self.handle = None
         self.heartbeat, self.beaten = os.environ.get("SSWP_HEARTBEAT"), -math.inf
 
     def update(self, p: Progress) -> None:
         """Show where the loop is, and give a sign of life, each if enough time has passed."""
-        self.last = p
-        done = (p.epoch + p.step / p.steps) / p.epochs
-        if self.done_before is None:
-            self.done_before = done
-        now = time.monotonic()
+        self.last, seconds, now = p, self.pace.left(p), time.monotonic()
         due = not self.quiet and now - self.shown >= REFRESH[self.place]
         if not due and not self._beat_due():
             return
-        progress = done - self.done_before
-        left = f", {duration((now - self.started) * (1 - done) / progress)} left" if progress > 0 else ""
+        left = f", {duration(seconds)} left" if seconds is not None else ""
         pruned = f", {p.pruned}/{p.cells} cells pruned" if p.cells else ""
         text = (
             f"epoch {p.epoch + 1}/{p.epochs} {p.phase}, loss {p.loss:.3f}, accuracy {100 * p.accuracy:.1f} "

@@ -29,8 +29,9 @@ from sswp_lib.learn.measure import norms
 from sswp_lib.learn.recipes import PRETRAINED, pretraining, sections, unused
 from sswp_lib.learn.searches import SEARCHES
 from sswp_lib.learn.train import Training
-from sswp_lib.runs import files, records
+from sswp_lib.runs import files, following, records
 from sswp_lib.runs.carrying_out import Asked, carry_out, write_record
+from sswp_lib.runs.following import Standing
 from sswp_lib.runs.progress import Line
 from sswp_lib.runs.records import Record, everything, find, root
 from sswp_lib.space import Choices, Genotype
@@ -45,6 +46,7 @@ __all__ = [
     "memory",
     "root",
     "search",
+    "stand",
     "start_norms",
     "started_from",
     "train",
@@ -154,6 +156,21 @@ def finished(config: Config, source: Record | Genotype | Choices | None = None) 
         return None
     given = _source(_architecture(source), start.weights_sha256 if start else None)
     return records.finished(Asked("train", _identity(config, "train"), given).folder)
+
+
+def stand(run: str | Record | Config) -> Standing:
+    """Return where a run stands, now: it may go on in another process, have ended, or not have begun.
+
+    Args:
+        run: its name, or the beginning of one that is there; its record; or the configuration of a search.
+
+    Raises:
+        InputError: no such run, or a damaged record.
+    """
+    if isinstance(run, Config):
+        asked = Asked("search", _identity(run, "search"))
+        return following.stand(asked.folder, asked.config)
+    return following.stand(root() / (run.name if isinstance(run, Record) else following.named(run)))
 
 
 def _start(

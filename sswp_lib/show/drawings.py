@@ -105,12 +105,13 @@ def cells(
     named = [(cell, title, inputs or inputs_of(cell)) for cell, title in zip(which, titles, strict=True)]
     if shutil.which("dot") is None:
         return _drawn_plainly(found, named)
-    pictures = []
-    for cell, title, names in named:
-        graph = cell_graph(found, cell, title, names)
-        graph.graph_attr["dpi"] = str(DOT_RESOLUTION)
-        pictures.append(plt.imread(BytesIO(graph.pipe(format="png"))))
-    return _one_scale(pictures)
+    return _one_scale([plt.imread(BytesIO(png(cell_graph(found, *one)))) for one in named])
+
+
+def png(graph: graphviz.Digraph, resolution: int = DOT_RESOLUTION) -> bytes:
+    """Return a graph as PNG of so many pixels an inch, its letters of one size whatever its own."""
+    graph.graph_attr["dpi"] = str(resolution)
+    return graph.pipe(format="png")
 
 
 def _columns(cells: int) -> tuple[int, float]:

@@ -28,7 +28,7 @@ def test_a_relaxed_search_is_a_run(runs_folder, monkeypatch, method, order):
     assert record.config["search"]["method"] == method and record.config["relaxed"]["order"] == order
     assert set(record.config["search"]) & set(NOT_RELAXED) == set()
     assert len(record.history) == 2 and record.history[0]["phase"] == "relaxed"
-    files = {"record.json", "genotype.json", "weights.safetensors", "history.jsonl", "config.json"}
+    files = {"record.json", "genotype.json", "weights.safetensors", "history.jsonl", "alpha.jsonl", "config.json"}
     assert {path.name for path in (runs_folder / record.name).iterdir() if path.is_file()} == files
     stop_at(monkeypatch, RelaxedSearch, 0)
     assert runs.search(config, device="cpu", quiet=True) == record  # nothing is computed again

@@ -59,7 +59,9 @@ def test_history_has_a_line_an_epoch(finished, runs_folder):
 
 def test_finished_run_keeps_no_checkpoint_and_no_lock(finished, runs_folder):
     left = {p.name for p in (runs_folder / finished.name).rglob("*") if p.is_file()}
-    assert left == {"record.json", "config.json", "genotype.json", "history.jsonl", "weights.safetensors"}
+    assert left == {
+        "record.json", "config.json", "genotype.json", "history.jsonl", "alpha.jsonl", "weights.safetensors",
+    }  # fmt: skip
     do_search()
     FileLock(runs_folder / f"{finished.name}.lock").acquire(timeout=0)
 
