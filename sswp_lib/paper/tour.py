@@ -92,8 +92,8 @@ def alike_sentence(measured: Record) -> str:
         f"Of the {measured.result['k']} nearest neighbours of {len(share['after'])} images **{learnt}** are of the "
         f"image's own class after the search than before: {share['after'].mean():.1f} % against "
         f"{share['before'].mean():.1f} %, a difference of {interval(gain)} points. By raw pixels they are "
-        f"{share['pixels'].mean():.1f} %: these features find images of a class **{ahead}** pixels do, by "
-        f"{interval(left)} points. In brackets: 95 % over images, of one search."
+        f"{share['pixels'].mean():.1f} %: these features find images of a class **{ahead}** pixels do, a "
+        f"difference of {interval(left)} points. In brackets: 95 % over images, of one search."
     )
 
 
