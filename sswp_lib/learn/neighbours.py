@@ -7,6 +7,7 @@ Labels are asked for nothing but the share of neighbours that are of an image's 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,32 +17,33 @@ from torch import Tensor
 from sswp_lib.config import Config, InputError
 from sswp_lib.learn.data import ImageData, take
 from sswp_lib.learn.search import Search
-from sswp_lib.learn.views import normalise
+from sswp_lib.learn.views import move, normalise
 from sswp_lib.space import Genotype, Network, calibrate, load_concomitant
 
 NEAREST = 5  # neighbours of an image; ours
 MOST = 500  # images that are compared with one another, spread over all; ours
+MOVED = 1  # pixels by which images are moved to the left, whose neighbours are then sought among the others; ours
 BATCH, BATCHES = 100, 20  # images at once; batches from which BatchNorm's statistics are computed
-BY = ("before", "after", "pixels")  # what neighbours are told by
 
 
-def nearest(features: Tensor, k: int, among: Tensor | None = None) -> Tensor:
+def nearest(features: Tensor, k: int, among: Tensor | None = None, others: bool = False) -> Tensor:
     """Return the `k` nearest of each row by cosine similarity, the nearest first, of equal ones the earlier: (N, k).
 
     Args:
         features: (N, D). among: (M, D), whose rows may be neighbours; None: those of `features`, of which none is its
-            own neighbour.
+            own neighbour. others: whether the row of `among` in the same place is none either.
 
     Raises:
         InputError: fewer than `k` rows may be neighbours.
     """
-    others = features if among is None else among
-    count = len(others) - (among is None)
+    others = others or among is None
+    among = features if among is None else among
+    count = len(among) - others
     if not 1 <= k <= count:
         raise InputError(f"k is {k}, expected 1 to {count}: so many images may be neighbours")
-    similarity = F.normalize(features.double()) @ F.normalize(others.double()).T
+    similarity = F.normalize(features.double()) @ F.normalize(among.double()).T
     similarity = similarity.mul(1e12).round()  # or the last bits would decide between equal ones
-    if among is None:
+    if others:
         similarity.fill_diagonal_(-torch.inf)
     return similarity.argsort(dim=1, descending=True, stable=True)[:, :k]
 
@@ -88,6 +90,21 @@ def network_with(
     return network.eval()
 
 
+def makers(
+    config: Config, genotype: Genotype, weights: dict[str, Tensor], data: ImageData, device: torch.device | str = "cpu"
+) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Return {"before", "after", "pixels": what makes rows (N, D) of uint8 images}: the network that a search found
+    with the weights from before its first step, the same with the `weights` that it left, and the images themselves.
+    """
+    if config.search.method != "sswp":
+        raise InputError(f"neighbours are of a search by sswp; search.method is {config.search.method!r}")
+    size, made = config.data.image_size, {}
+    for name, state in (("before", Search(config, data, device).supernet.state_dict()), ("after", weights)):
+        network = network_with(state, config, genotype, data, device)
+        made[name] = partial(features, network.features, data=data, size=size)
+    return made | {"pixels": partial(pixels, size=size)}
+
+
 def compared(
     config: Config, genotype: Genotype, weights: dict[str, Tensor], data: ImageData, device: torch.device | str = "cpu"
 ) -> dict[str, Any]:
@@ -98,27 +115,30 @@ def compared(
 
     Returns:
         {"part": "test" or "train"; "images": their places there; "k"; "neighbours": {"before", "after", "pixels":
-        places in "images", k for each}; and where the images have labels "labels", and "same class": {the same: percent
-        of neighbours that are of their image's class}}.
+        places in "images", k for each}; and where the images have labels "labels", "same class": {the same: percent of
+        neighbours that are of their image's class} and "moved": the same of images that are moved by "moved by"
+        pixels, their neighbours being those that are not}.
     """
-    if config.search.method != "sswp":
-        raise InputError(f"neighbours are of a search by sswp; search.method is {config.search.method!r}")
     part, every, labels = _asked(data)
-    index, size = _spread(len(every), MOST), config.data.image_size
-    images = take(every, index, "cpu")
-    start = Search(config, data, device).supernet.state_dict()
-    seen = {"pixels": pixels(images, size)}
-    for name, state in {"before": start, "after": weights}.items():
-        seen[name] = features(network_with(state, config, genotype, data, device).features, images, data, size)
-    k = min(NEAREST, len(index) - 1)
-    found = {name: nearest(seen[name], k) for name in BY}
+    index = _spread(len(every), MOST)
+    images, k = take(every, index, "cpu"), min(NEAREST, len(index) - 1)
+    made = makers(config, genotype, weights, data, device)
+    seen = {name: make(images) for name, make in made.items()}
+    found = {name: nearest(rows, k) for name, rows in seen.items()}
     result = {"part": part, "images": index.tolist(), "k": k}
     result["neighbours"] = {name: rows.tolist() for name, rows in found.items()}
     if labels is None:
         return result
-    own = labels.cpu()[index]
-    shares = {name: same_class(rows, own) for name, rows in found.items()}
-    return result | {"labels": own.tolist(), "same class": shares}
+    own, moved = labels.cpu()[index], to_the_left(images, MOVED)
+    after = {name: nearest(make(moved), k, seen[name], others=True) for name, make in made.items()}
+    shares = [{name: same_class(rows, own) for name, rows in each.items()} for each in (found, after)]
+    return result | {"labels": own.tolist(), "same class": shares[0], "moved": shares[1], "moved by": MOVED}
+
+
+def to_the_left(images: Tensor, by: int) -> Tensor:
+    """Return uint8 images (N, 3, S, S) moved to the left by so many pixels, black coming in."""
+    none = torch.zeros(len(images), dtype=torch.long)
+    return move(images.float(), none, none + by, none.bool()).to(torch.uint8)
 
 
 def _asked(data: ImageData) -> tuple[str, Tensor, Tensor | None]:

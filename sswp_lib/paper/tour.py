@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -52,20 +53,26 @@ def _tuned(config: Config, few: Config, count: int, repeat: int, **what: str | f
 
 
 def alike(measured: Record, preset: str) -> pd.DataFrame:
-    """Return, for each thing that neighbours are told by, how many of them are of their image's own class.
+    """Return, for each thing that neighbours are told by, how many of them are of their image's own class; last, of an
+    image that is moved, among those that are not.
 
     Args:
         measured: of `runs.neighbours`, of images with labels.
     """
-    labels, k, rows = _labels(measured), measured.result["k"], []
+    labels, found, rows = _labels(measured), measured.result, []
+    columns = ["the nearest", f"of {found['k']} nearest", f"of {found['k']} nearest, image moved {_pixels(found)}"]
     for name, words in BY.items():
         same = _same(measured, name)
-        row = {"neighbours by": words, f"of the same class, of {k} nearest (%)": 100 * same.mean()}
-        rows.append(row | {"of the same class, the nearest (%)": 100 * same[:, 0].mean()})
+        shares = (100 * same[:, 0].mean(), 100 * same.mean(), found["moved"][name])
+        rows.append({"neighbours by": words} | {f"{c} (%)": v for c, v in zip(columns, shares, strict=True)})
     counts = np.bincount(labels)
     by_lot = (counts * (counts - 1)).sum() / (len(labels) * (len(labels) - 1))
     rows.append({"neighbours by": "lot", **dict.fromkeys(list(rows[0])[1:], 100 * by_lot)})
     return pd.DataFrame(rows).round(1).assign(images=len(labels), preset=preset)
+
+
+def _pixels(found: dict[str, Any]) -> str:
+    return f"by {found['moved by']} pixel{'s' * (found['moved by'] > 1)}"
 
 
 def _same(measured: Record, name: str) -> np.ndarray:
@@ -93,7 +100,9 @@ def alike_sentence(measured: Record) -> str:
         f"image's own class after the search than before: {share['after'].mean():.1f} % against "
         f"{share['before'].mean():.1f} %, a difference of {interval(gain)} points. By raw pixels they are "
         f"{share['pixels'].mean():.1f} %: these features find images of a class **{ahead}** pixels do, a "
-        f"difference of {interval(left)} points. In brackets: 95 % over images, of one search."
+        f"difference of {interval(left)} points. Of images that are moved {_pixels(measured.result)}: "
+        + ", ".join(f"{measured.result['moved'][name]:.1f} % by {words}" for name, words in BY.items())
+        + ". In brackets: 95 % over images, of one search."
     )
 
 

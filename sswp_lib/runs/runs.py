@@ -26,7 +26,7 @@ from sswp_lib.learn.footprint import step_memory
 from sswp_lib.learn.found import Found
 from sswp_lib.learn.loop import Loop
 from sswp_lib.learn.measure import norms
-from sswp_lib.learn.neighbours import MOST, NEAREST, compared
+from sswp_lib.learn.neighbours import MOST, MOVED, NEAREST, compared
 from sswp_lib.learn.recipes import PRETRAINED, pretraining, sections, unused
 from sswp_lib.learn.searches import SEARCHES
 from sswp_lib.learn.train import Training
@@ -161,7 +161,7 @@ def neighbours(config: Config, device: str | None = None) -> Record:
 
 
 def _neighbours_of(config: Config, found: Record) -> Asked:
-    asked = _identity(config, "search") | {"nearest": NEAREST, "most": MOST}
+    asked = _identity(config, "search") | {"nearest": NEAREST, "most": MOST, "moved": MOVED}
     return Asked("neighbours", asked, {"weights_sha256": found.weights_sha256}, found.name)
 
 

@@ -39,6 +39,21 @@ def test_neighbours_among_others_may_be_what_equals_oneself():
     assert neighbours.nearest(queries, 2, ON_A_CIRCLE).tolist() == [[2, 3], [0, 1]]
 
 
+def test_what_stands_in_the_same_place_may_be_left_out():
+    turned = ON_A_CIRCLE @ torch.tensor([[0.0, 1.0], [-1.0, 0.0]])  # by 90 degrees: 90, 96, 180, 166, 270
+    assert neighbours.nearest(turned, 1, ON_A_CIRCLE).tolist() == [[2], [2], [4], [4], [0]]
+    assert neighbours.nearest(ON_A_CIRCLE, 2, 3 * ON_A_CIRCLE, others=True).tolist() == [
+        row[:2] for row in neighbours.nearest(ON_A_CIRCLE, 4).tolist()
+    ]
+
+
+def test_images_move_to_the_left():
+    images = torch.arange(1, 28).view(1, 3, 3, 3).to(torch.uint8)
+    moved = neighbours.to_the_left(images, 1)
+    assert torch.equal(moved[..., :2], images[..., 1:]) and not moved[..., 2].any() and moved.dtype == torch.uint8
+    assert torch.equal(neighbours.to_the_left(images, 0), images)
+
+
 @pytest.mark.parametrize("k, among", [(5, None), (0, None), (6, ON_A_CIRCLE)])
 def test_more_neighbours_than_there_are_images_are_refused(k, among):
     with pytest.raises(InputError, match=f"k is {k}, expected 1 to {4 if among is None else 5}"):
@@ -91,7 +106,13 @@ def test_compared_are_the_weights_before_the_first_step_and_those_left(config, d
     start = Search(config, data).supernet.state_dict()
     again = neighbours.compared(config, genotype, start, data)  # as if the search had done no step
     assert again["neighbours"]["after"] == found["neighbours"]["before"] != found["neighbours"]["after"]
-    flat = F.normalize(data.test.flatten(1).double())
+    still = F.normalize(data.test.flatten(1).double())
+    beside = F.normalize(neighbours.to_the_left(data.test, 1).flatten(1).double()) @ still.T
+    rows = [row.argsort(descending=True) for row in beside]
+    same = [labels[o] == labels[i] for i, row in enumerate(rows) for o in row[row != i][:5]]
+    assert found["moved by"] == 1 and found["moved"]["pixels"] == pytest.approx(100 * sum(map(int, same)) / 250)
+    assert found["moved"]["before"] != found["same class"]["before"]
+    flat = still
     assert found["neighbours"]["pixels"][7] == (flat @ flat[7]).argsort(descending=True)[1:6].tolist()
 
 
@@ -100,7 +121,7 @@ def test_without_test_images_training_images_are_compared_and_without_labels_no_
     bare = replace(data, test=None, test_labels=None, train_labels=None)
     found = neighbours.compared(config, genotype, weights, bare)
     assert found["part"] == "train" and len(found["images"]) == 160
-    assert "labels" not in found and "same class" not in found
+    assert not {"labels", "same class", "moved"} & set(found)
 
 
 def test_of_many_images_some_that_are_spread_over_all_are_compared(config, data, searched, monkeypatch):

@@ -12,7 +12,8 @@ from sswp_lib.runs.runs import _identity
 
 
 def measured(**neighbours: list[list[int]]) -> Record:
-    result = {"k": 2, "labels": [0, 0, 0, 1, 1, 1], "neighbours": neighbours}
+    moved = {"before": 10.0, "after": 20.0, "pixels": 30.04}
+    result = {"k": 2, "labels": [0, 0, 0, 1, 1, 1], "neighbours": neighbours, "moved": moved, "moved by": 1}
     return Record(name="neighbours-1", kind="neighbours", config={}, seed=0, result=result, provenance={})
 
 
@@ -59,8 +60,9 @@ def test_each_start_takes_the_recipe_that_is_best_on_held_out_images():
 
 def test_shares_of_the_same_class_and_what_lot_would_give():
     table = tour.alike(measured(before=NONE, after=HALF, pixels=RIGHT), "tiny").set_index("neighbours by")
-    assert table["of the same class, of 2 nearest (%)"].tolist() == [0, 50, 100, 40]
-    assert table["of the same class, the nearest (%)"].tolist() == [0, 66.7, 100, 40]
+    assert table["of 2 nearest (%)"].tolist() == [0, 50, 100, 40]
+    assert table["the nearest (%)"].tolist() == [0, 66.7, 100, 40]
+    assert table["of 2 nearest, image moved by 1 pixel (%)"].tolist() == [10, 20, 30, 40]
     assert set(table["images"]) == {6} and set(table["preset"]) == {"tiny"}
 
 
@@ -76,6 +78,7 @@ def test_the_sentence_follows_from_the_neighbours(before, after, pixels, expecte
     said = tour.alike_sentence(measured(before=before, after=after, pixels=pixels))
     assert all(words in said for words in expected) and "2 nearest neighbours of 6 images" in said
     assert "50.0 % against" in said
+    assert "moved by 1 pixel: 10.0 % by features before the search, 20.0 % by features after the search, 30.0 %" in said
 
 
 def test_images_without_labels_have_no_share():
