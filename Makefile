@@ -21,7 +21,7 @@ test: setup
 lab: setup
 	@mkdir -p notebooks/own && for n in notebooks/[0-9]*.ipynb; do [ -e "notebooks/own/$${n##*/}" ] || cp "$$n" notebooks/own/; done
 	@cp notebooks/GLOSSARY.md notebooks/own/
-	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/own/01_search.ipynb
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/own/00_tour.ipynb
 
 # Slides of all notebooks, or of one (NB=01), in figures/own/slides/: of executed copies where there are some. Figures are in the files; reveal.js
 # and MathJax come from the network when one is opened, for nbconvert cannot embed them: without it the slides stand below one another. For a room

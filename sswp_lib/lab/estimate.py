@@ -24,7 +24,7 @@ from sswp_lib.learn.recipes import PRETRAINED, pretraining, sections
 from sswp_lib.learn.searches import SEARCHES
 from sswp_lib.learn.train import Training
 from sswp_lib.methods import ONE_SHOT, RANDOM
-from sswp_lib.paper import bench, beyond, pi_nas, setups, ssnas, studies, tables
+from sswp_lib.paper import bench, beyond, pi_nas, setups, ssnas, studies, tables, tour
 from sswp_lib.paper.pi_nas import Ranking
 from sswp_lib.paper.setups import Setup
 from sswp_lib.paper.studies import Job
@@ -56,6 +56,17 @@ def parameters(notebook: Path) -> dict[str, Any]:
 
 def _setup(own: dict[str, Any], study: str = "ablations") -> Setup:
     return setups.configured(own["preset"], own["data"], own["seeds"], own["settings"], study)
+
+
+def _tour(own: dict[str, Any]) -> list[Job]:
+    config, few, n, _ = _setup(own, "few_labels")
+    first = tour.choosing(config, few, n)
+    done = _done(first)
+    if len(done) == len(first):
+        best = tour.recipes(tables.trainings(done))
+    else:  # any, for only their number counts
+        best = dict.fromkeys(beyond.STARTS, (next(iter(studies.AUGMENTED)), 0.03))
+    return [*studies.searches(config, 1), *first, *tour.repeated(config, few, n, best, 2 * n)]
 
 
 def _few_labels(own: dict[str, Any]) -> list[Job]:
@@ -161,7 +172,7 @@ def _bench(own: dict[str, Any]) -> list[Job]:
 
 
 JOBS: dict[str, Callable[[dict[str, Any]], list[Job | Ranking]]] = {  # by the notebook's number
-    "01": _few_labels, "02": _benchmark, "03": _pruning, "04": _fractions, "05": _rates,
+    "00": _tour, "01": _few_labels, "02": _benchmark, "03": _pruning, "04": _fractions, "05": _rates,
     "06": lambda own: [Job({}, _setup(own).config)], "07": _further, "08": _ssnas, "09": _rankings,
     "10": _bench,
 }  # fmt: skip

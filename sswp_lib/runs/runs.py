@@ -26,6 +26,7 @@ from sswp_lib.learn.footprint import step_memory
 from sswp_lib.learn.found import Found
 from sswp_lib.learn.loop import Loop
 from sswp_lib.learn.measure import norms
+from sswp_lib.learn.neighbours import MOST, MOVED, NEAREST, compared
 from sswp_lib.learn.recipes import PRETRAINED, pretraining, sections, unused
 from sswp_lib.learn.searches import SEARCHES
 from sswp_lib.learn.train import Training
@@ -44,6 +45,7 @@ __all__ = [
     "finished",
     "has_weights",
     "memory",
+    "neighbours",
     "root",
     "search",
     "stand",
@@ -145,6 +147,24 @@ def start_norms(config: Config, init: str, device: str | None = None) -> Record:
 
 def _norms_of(start: Record) -> Asked:
     return Asked("norms", {"seed": start.seed}, {"weights_sha256": start.weights_sha256}, start.name)
+
+
+def neighbours(config: Config, device: str | None = None) -> Record:
+    """Return the record of a measurement: the nearest neighbours of images by the features of what a search found,
+    before and after it, and by their pixels (see `learn.neighbours.compared`). Once it is there it needs no weights.
+    """
+    device = device or default_device()
+    found = search(config, device)
+    if records.finished(_neighbours_of(config, found).folder) is None and not has_weights(found):
+        found = search(config, device, fresh=True)
+    data = load(config.data, device)
+    measure = lambda: compared(config, found.genotype, found.weights(), data, device)  # noqa: E731
+    return _measured(_neighbours_of(config, found), measure, device)
+
+
+def _neighbours_of(config: Config, found: Record) -> Asked:
+    asked = _identity(config, "search") | {"nearest": NEAREST, "most": MOST, "moved": MOVED}
+    return Asked("neighbours", asked, {"weights_sha256": found.weights_sha256}, found.name)
 
 
 def finished(config: Config, source: Record | Genotype | Choices | None = None) -> Record | None:

@@ -47,6 +47,7 @@ KINDS = {
     "train": "trainings",
     "memory": "measurements of memory",
     "norms": "measurements of weights",
+    "neighbours": "measurements of features",
 }
 RESOLUTION = 200  # pixels an inch of a figure that does not say
 

@@ -31,6 +31,7 @@ from sswp_lib.runs import records
 from sswp_lib.show import report
 
 FIGURES = {
+    "00": ("views", "search_curves", "neighbours", "choice", "genotype", "fine_tuning"),
     "01": (
         "images",
         "views",
@@ -66,6 +67,7 @@ FIGURES = {
     "10": ("bench", "improvement", "cost"),
 }
 TABLES = {
+    "00": ("neighbours", "fine_tuning"),
     "01": (
         "search", "evidence", "noise_or_seeds", "planted", "memory", "fine_tuning", "fine_tuning_runs", "claims",
     ),

@@ -18,6 +18,7 @@ PATHS = sorted((home() / FOLDER).glob("*.ipynb"))
 QUESTIONS = {path.name: path for path in reproduce.notebooks()}
 SHORT = [*REDUCED, "search.epochs=5"]  # no arm has half of them here, as in notebook 07
 OWN: dict[str, dict] = {
+    "00": {"labels": [1, 2], "seeds": 1},
     "02": {"draws": 3},
     "03": {"longer": 10, "seeds": 1},
     "04": {"fractions": [0.1, 0.9], "shares": [0.5], "seeds": 1},

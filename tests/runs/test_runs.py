@@ -13,6 +13,8 @@ from tiny_runs import do_search, images, name_of, plain, stop_at, tiny
 
 import sswp_lib
 from sswp_lib.config import InputError
+from sswp_lib.learn.data import load
+from sswp_lib.learn.neighbours import compared
 from sswp_lib.learn.search import Search
 from sswp_lib.runs import files, records, runs
 from sswp_lib.runs.carrying_out import Asked
@@ -324,3 +326,22 @@ def test_norms_of_a_start_need_its_weights_once(runs_folder, init):
     assert runs.start_norms(config, init, "cpu") == measured and not list(runs_folder.glob("*/weights.safetensors"))
     (runs_folder / measured.name / "record.json").unlink()
     assert runs.start_norms(config, init, "cpu").result == measured.result
+
+
+def test_neighbours_need_weights_once(runs_folder):
+    """What is drawn of them comes from the record alone; the search is done anew only where neither is there."""
+    config = tiny()
+    measured = runs.neighbours(config, "cpu")
+    found = runs.search(config, device="cpu")
+    assert measured.kind == "neighbours" and measured.provenance["started_from"] == found.name
+    data = load(config.data)
+    assert measured.result == compared(config, found.genotype, found.weights(), data)
+    (runs_folder / found.name / "weights.safetensors").unlink()
+    assert runs.neighbours(config, "cpu") == measured and not runs.has_weights(found)
+    (runs_folder / measured.name / "record.json").unlink()
+    assert runs.neighbours(config, "cpu").result == measured.result and runs.has_weights(found)
+
+
+def test_neighbours_after_another_search_are_another_record(runs_folder):
+    names = {runs.neighbours(tiny(seed=seed), "cpu").name for seed in (0, 1)}
+    assert len(names) == 2
