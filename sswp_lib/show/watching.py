@@ -1,12 +1,13 @@
 """A run that one can watch: the picture follows the run's files, in whatever process it goes on.
 
 One thread looks after all pictures of a kernel. It looks every two seconds, says in words what has changed, and draws
-for a hundredth of the time at most, or three of a run in another process: who is watched must not be slowed down. It
+for a hundredth of the time at most, or two of a run in another process: who is watched must not be slowed down. It
 ends when no picture is left to follow: their runs are done, or they are closed or told not to.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import time
@@ -22,7 +23,7 @@ from sswp_lib.show.controls import Picture, Pictured
 from sswp_lib.space import EDGES
 
 LOOK = 2.0  # seconds from one look to the next
-SHARE, SHARE_BESIDE = 0.01, 0.03  # of the time is spent on drawing, of a run in this process and beside others; ours
+SHARE, SHARE_BESIDE = 0.01, 0.02  # of the time is spent on drawing, of a run in this process and beside others; ours
 EDGE_NAMES = [("mean of all", None), *((f"{source} to {node}", i) for i, (source, node) in enumerate(EDGES))]
 
 
@@ -71,11 +72,12 @@ class Watched(Pictured):
     def redraw(self) -> None:
         with self._lock:
             super().redraw()
+            self._ended = self.done
 
     def _draw_now(self, cell: int, edge: int | None, live: bool) -> tuple[str, list[Picture]]:
         self._drawn = following.changed(self._folder)
         s = following.stand(self._folder, self._given)
-        self._ended = self.done = s.state == "done"
+        self.done = s.state == "done"
         self.share = SHARE if s.place.get("pid") == os.getpid() or os.cpu_count() == 1 else SHARE_BESIDE
         self._offer(s)
         figure, words = standings.standing(s, cell, edge), standings.standing_words(s, cell, edge)
@@ -100,6 +102,8 @@ class Rounds:
         self._pictures: list[Watched] = []
         self._lock, self._thread = threading.Lock(), None
         self._free_at = 0.0  # of the monotonic clock, when drawing has its share again
+        self._leaving = threading.Event()
+        atexit.register(self.leave)
 
     def add(self, picture: Watched) -> None:
         """Follow this picture's run, if it wants that."""
@@ -111,9 +115,15 @@ class Rounds:
                 self._thread = threading.Thread(target=self._go_round, name="sswp-watch", daemon=True)
                 self._thread.start()
 
+    def leave(self) -> None:
+        """End the thread before its process ends, or that would be aborted in the middle of a picture."""
+        self._leaving.set()
+        thread = self._thread
+        if thread is not None:
+            thread.join()
+
     def _go_round(self) -> None:
-        while True:
-            time.sleep(LOOK)
+        while not self._leaving.wait(LOOK):
             with self._lock:
                 self._pictures = [picture for picture in self._pictures if picture.follows]
                 if not self._pictures:

@@ -2,6 +2,8 @@
 
 import base64
 import json
+import subprocess
+import sys
 import threading
 import time
 
@@ -169,6 +171,16 @@ def test_a_damaged_record_is_said(finished, runs_folder, by_hand):
     (runs_folder / finished.name / "record.json").write_text("{")
     watching.Rounds()._visit(widget)
     assert "cannot read" in widget.said.value
+
+
+def test_a_process_ends_well_in_the_middle_of_a_picture(runs_folder):
+    program = (
+        "import time; from sswp_lib.presets import load_config; from sswp_lib.show import watching, widgets; "
+        "watching.LOOK = 0; watching.Watched.look = lambda self: True; watching.SHARE = watching.SHARE_BESIDE = 1e9; "
+        "widgets.watch(load_config('smoke')); time.sleep(1)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], cwd=home(), capture_output=True, text=True, timeout=300)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_a_notebook_without_a_viewer_goes_on_at_once_and_keeps_a_still_picture(runs_folder, tmp_path, monkeypatch):
