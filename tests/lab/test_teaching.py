@@ -81,3 +81,9 @@ def test_the_page_for_lecturers_knows_every_notebook_and_its_links_lead_somewher
 def test_the_marking_scheme_adds_up_to_a_hundred():
     points = re.findall(r"^\| [^|]+ \| (\d+) \| [^|]+ \|$", TEACHING.read_text(), re.MULTILINE)
     assert sum(map(int, points)) == 100
+
+
+def test_the_readme_tells_the_same_minutes():
+    (row,) = re.findall(r"^\| minutes \|(.+)\|$", TEACHING.read_text(), re.MULTILINE)
+    told = re.findall(r"^\| \[`(\d\d)_\w+`\].+\| (\d+) \|$", (home() / "README.md").read_text(), re.MULTILINE)
+    assert told == list(zip(PROSE, [minutes.strip() for minutes in row.split("|")], strict=True))
