@@ -29,6 +29,7 @@ pytestmark = [
 LONG = ["search.batch_size=200", "model.num_cells=2", "model.init_channels=2"]
 FEW_CELLS = ("preset = ", "import inspect", "setups.configured", "runs.search(config")
 SEARCH = FEW_CELLS[-1]
+BESIDE = "e => e.getBoundingClientRect().right > innerWidth"
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +181,8 @@ def test_report_fits_its_screen_and_can_be_read(width, scheme, page, page_file):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     broken = "[...document.images].filter(i => !(i.complete && i.naturalWidth && i.alt.trim())).map(i => i.outerHTML)"
     assert page.evaluate("document.images.length") == figures and page.evaluate(broken) == []
+    beside = f"[...document.querySelectorAll('caption, .ledger td')].filter({BESIDE}).map(e => e.textContent)"
+    assert page.evaluate(beside) == []
     faint = page.evaluate(browsing.CONTRASTS)
     assert len(faint) > 5 and {said: at for said, at in faint.items() if at < 4.5} == {}  # WCAG 2, level AA
     assert complaints == []
