@@ -26,10 +26,10 @@ from sswp_lib.config import home
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PATIENCE = 1800.0  # seconds that anything may take; a whole notebook on a busy core is the longest
 IDLE = "() => ![...document.querySelectorAll('.jp-Notebook .jp-InputPrompt')].some(p => p.textContent.includes('*'))"
-DIGEST = """async image => {
+DIGESTS = """output => Promise.all([...output.querySelectorAll("img")].map(async image => {
     const digest = await crypto.subtle.digest("SHA-256", await (await fetch(image.src)).arrayBuffer());
-    return [...new Uint8Array(digest)].map(byte => byte.toString(16).padStart(2, "0")).join("");
-}"""
+    return [...new Uint8Array(digest)].join();
+}))"""
 
 # The least contrast (WCAG 2) of text to what lies behind it, for each pair of colours, with a text that has them.
 CONTRASTS = """() => {
@@ -205,12 +205,12 @@ def output_of(cell) -> str:
     return "\n".join(text.strip() for text in cell.locator(".jp-OutputArea-output").all_text_contents())
 
 
-def picture_beside(control) -> str | None:
-    """Return a digest of the picture in the same output as a control; None while it is being replaced."""
+def pictures_beside(control) -> list[str] | None:
+    """Return the pictures in the same output as a control, as digests; None while one is being replaced."""
     from playwright.sync_api import Error
 
     output = control.locator("xpath=ancestor::div[contains(concat(' ', @class, ' '), ' jp-OutputArea-output ')]")
     try:
-        return output.locator("img").first.evaluate(DIGEST)
+        return output.evaluate(DIGESTS)
     except Error:
         return None

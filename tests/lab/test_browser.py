@@ -11,7 +11,7 @@ import zipfile
 
 import browsing
 import pytest
-from browsing import Notebook, output_of, picture_beside, screenshot, until
+from browsing import Notebook, output_of, pictures_beside, screenshot, until
 
 from sswp_lib.config import home
 from sswp_lib.paper import output
@@ -65,6 +65,27 @@ def search(browser, lab, few_cells):
     opened.page.close()
 
 
+def move(slider, name: str):
+    """Move a slider by the arrow keys until another picture is there, for a step may be too small to be seen; and back
+    again.
+    """
+    place = lambda: slider.evaluate("handle => handle.parentElement.style.transform")  # noqa: E731
+    before, at, keys = pictures_beside(slider), place(), ["ArrowRight", "ArrowLeft"]
+    if slider.get_attribute("aria-valuenow") == slider.get_attribute("aria-valuemax"):
+        keys.reverse()
+
+    def pressed() -> bool:
+        slider.press(keys[0])
+        return pictures_beside(slider) not in (before, None)
+
+    until(pressed, "another picture")
+    screenshot(slider.page, name)
+    assert before and place() != at
+    while place() != at:
+        slider.press(keys[1])
+    until(lambda: pictures_beside(slider) == before, "the first picture")
+
+
 @pytest.mark.parametrize("path", sorted((home() / "notebooks").glob("0[01]_*.ipynb")), ids=lambda path: path.stem)
 def test_notebook_runs_and_its_controls_follow_the_keyboard(path, browser, lab):
     notebook = Notebook(browser, lab, path.name)
@@ -76,12 +97,8 @@ def test_notebook_runs_and_its_controls_follow_the_keyboard(path, browser, lab):
     assert list((lab.figures / "smoke").glob(f"{path.name[:2]}_*.png"))
     sliders = notebook.page.get_by_role("slider")
     assert sliders.count() >= sum("".join(cell["source"]).count("widgets.") for cell in code)
-    for slider in sliders.all():
-        before, at = picture_beside(slider), slider.get_attribute("aria-valuenow")
-        slider.press("ArrowLeft" if at == slider.get_attribute("aria-valuemax") else "ArrowRight")
-        until(lambda: picture_beside(slider) not in (before, None), "another picture")  # noqa: B023
-        assert before and slider.get_attribute("aria-valuenow") != at
-        screenshot(notebook.page, f"{path.stem}_{slider.get_attribute('aria-valuemax')}")
+    for number, slider in enumerate(sliders.all()):
+        move(slider, f"{path.stem}_{number}")
     notebook.page.close()
 
 
