@@ -5,7 +5,7 @@ PRESET ?= quick
 ONLY ?=
 NB ?=
 
-.PHONY: reproduce reference test lab slides setup filter lock lint dot
+.PHONY: reproduce reference test lab slides setup filter lock lint dot chromium
 reproduce: setup
 	$(BIN)/sswp reproduce --preset $(PRESET) $(foreach n,$(ONLY),--only $(n))
 
@@ -14,7 +14,7 @@ reference: setup
 	$(BIN)/sswp publish --preset $(PRESET)
 
 # Two processes of one thread each: networks as small as the tests' gain nothing from a second one.
-test: setup
+test: setup chromium
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Opens copies of the notebooks, once made never overwritten: what JupyterLab saves is yours, and nothing tracked changes.
@@ -53,6 +53,12 @@ filter:
 dot:
 	@command -v dot >/dev/null || { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq graphviz >/dev/null; } \
 	|| echo "The program dot (graphviz) is missing: cells will be drawn by matplotlib. Install it with: sudo apt install graphviz, brew install graphviz, or conda install graphviz"
+
+# The tests open JupyterLab and the report's page in it; without it they leave that out.
+chromium:
+	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit; done; \
+	{ command -v apt-get && [ "$$(id -u)" = 0 ] && apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium; } >/dev/null 2>&1 \
+	|| echo "The program chromium is missing: what is seen in a browser will not be tested. Install it with: sudo apt install chromium"
 
 # Exact versions for repeatability on Linux, made from pyproject.toml; elsewhere pip chooses within its bounds. (soupsieve 3 asks for more than Python 3.11.2;
 # jsonschema 4.25 brings a grammar that takes two seconds to load, at every start of papermill.)

@@ -95,6 +95,15 @@ def runs_folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
+def smoke_runs(tmp_path_factory, request):
+    """The folder of the notebooks' runs at the preset `smoke`, for all processes of the tests: what one has done the
+    others are served, and wait for what it is at.
+    """
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if hasattr(request.config, "workerinput") else base) / "smoke-runs"
+
+
+@pytest.fixture(scope="session")
 def made_once(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished") / "runs"
     with pytest.MonkeyPatch.context() as patch:

@@ -101,7 +101,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"shown": shown, "is_number": is_number, "words": words}
+    made.filters |= {"shown": shown, "is_number": is_number, "is_spread": is_spread, "words": words}
     return made
 
 
@@ -356,6 +356,11 @@ def cost(found: list[Record]) -> list[dict[str, Any]]:
 def is_number(text: str) -> bool:
     """Tell whether a cell of a table is to be aligned as a number."""
     return bool(re.fullmatch(r"[-+−]?\d+(\.\d+)?(e[-+]?\d+)?( ?%)?", str(text).strip()))
+
+
+def is_spread(text: str) -> bool:
+    """Tell whether a cell is a number and its spread or interval: "67.67 ± 6.83 (6)", "0.60 [0.46, 0.73]"."""
+    return bool(re.match(r"[-+−]?\d+(\.\d+)? (±|\[)", str(text).strip()))
 
 
 def shown(text: str) -> str:

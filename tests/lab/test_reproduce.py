@@ -84,11 +84,11 @@ TABLES = {
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    """Run all notebooks, in a run store of their own and with nothing left from before."""
+def smoke(smoke_runs):
+    """Run all notebooks, in a run store of the tests' own and with no results left from before."""
     shutil.rmtree(Output("smoke").folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SSWP_RUNS", str(tmp_path_factory.mktemp("runs")))
+        patch.setenv("SSWP_RUNS", str(smoke_runs))
         failed = reproduce.reproduce("smoke")
         yield failed, records.everything()
 
