@@ -31,7 +31,7 @@ DIGESTS = """output => Promise.all([...output.querySelectorAll("img")].map(async
     return [...new Uint8Array(digest)].join();
 }))"""
 
-# The least contrast (WCAG 2) of text to what lies behind it, for each pair of colours, with a text that has them.
+# The contrast (WCAG 2) of every text that can be seen to what lies behind it.
 CONTRASTS = """() => {
     const parts = colour => colour.match(/[\\d.]+/g).map(Number);
     const light = colour => parts(colour).slice(0, 3).map(v => v / 255)
