@@ -234,8 +234,8 @@ def until(history: Sequence[Row], epochs: int) -> Figure:
     loss.plot(when[:done], values[:done], color=COLOURS[0], lw=2)
     loss.plot(when[max(done - 1, 0) :], values[max(done - 1, 0) :], color="0.6", ls=":", lw=1)
     loss.plot(when[done - 1], values[done - 1], "o", color=COLOURS[0])
-    side = {"xytext": (6, 6), "ha": "left"} if done < 0.8 * len(when) else {"xytext": (0, 8), "ha": "right"}
-    loss.annotate(f"{values[done - 1]:.3f}", (when[done - 1], values[done - 1]), textcoords="offset points", **side)
+    said = f"after epoch {when[done - 1]}: {values[done - 1]:.3f}"
+    loss.text(0.98, 0.95, said, transform=loss.transAxes, ha="right", va="top")  # a loss that falls leaves room there
     loss.set_ylabel("loss")
     _over_epochs(loss, when[-1])
     loss.set_xlabel("epoch (dotted: what came later)")
