@@ -187,13 +187,15 @@ def test_notebooks_are_committed_without_outputs_and_their_cells_are_short():
 )
 @pytest.mark.parametrize("path", reproduce.notebooks(), ids=lambda path: path.stem)
 def test_wrong_parameters_end_a_notebook_at_its_first_cells(path, wrong, said):
-    code = ["".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+    code = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+    ends = [c["metadata"].get("tags") for c in code].index(["parameters"]) + 1  # papermill puts its own after these
     names: dict = {}
-    exec(code[0], names)  # the parameters; papermill puts its own after them
+    for cell in code[:ends]:
+        exec("".join(cell["source"]), names)
     names |= {"preset": "smoke"} | wrong
     with pytest.raises(InputError, match=said):
-        for cell in code[1:3]:
-            exec(cell, names)
+        for cell in code[ends : ends + 2]:
+            exec("".join(cell["source"]), names)
 
 
 def test_wrong_words_are_refused_before_anything_runs():
