@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import pandas as pd
 import torch
 
 from sswp_lib.config import Config
@@ -32,6 +33,7 @@ from sswp_lib.runs import one_shot, runs
 from sswp_lib.runs.records import Done, Record
 from sswp_lib.space import Choices, Genotype
 
+T = TypeVar("T")
 STEPS = 4  # measured after one that is not
 # seconds that a run takes beside its steps: loading, evaluations, files; as found with the small networks of `quick`
 RUN = 1.5
@@ -61,11 +63,7 @@ def _setup(own: dict[str, Any], study: str = "ablations") -> Setup:
 def _tour(own: dict[str, Any]) -> list[Job]:
     config, few, n, _ = _setup(own, "few_labels")
     first = tour.choosing(config, few, n)
-    done = _done(first)
-    if len(done) == len(first):
-        best = tour.recipes(tables.trainings(done))
-    else:  # any, for only their number counts
-        best = dict.fromkeys(beyond.STARTS, (next(iter(studies.AUGMENTED)), 0.03))
+    best = _chosen(first, tour.recipes, dict.fromkeys(beyond.STARTS, (next(iter(studies.AUGMENTED)), 0.03)))
     return [*studies.searches(config, 1), *first, *tour.repeated(config, few, n, best, 2 * n)]
 
 
@@ -87,11 +85,10 @@ def _both(own: dict[str, Any], study: str) -> list[Setup]:
 
 def _benchmark(own: dict[str, Any]) -> list[Job]:
     trainings = setups.number_of_trainings(own["preset"])
-    every = _both(own, "ablations")
-    jobs = studies.benchmark(*every[0][:3], trainings)
-    return jobs + [
-        job for config, study, n, _ in every[1:] for job in studies.benchmark(config, study, n, trainings, ())
-    ]
+    jobs: list[Job] = []
+    for place, (config, study, n, _) in enumerate(_both(own, "ablations")):
+        jobs += studies.benchmark(config, study, n, trainings, () if place else studies.PUBLISHED)
+    return jobs
 
 
 def _pruning(own: dict[str, Any]) -> list[Job]:
@@ -106,8 +103,9 @@ def _fractions(own: dict[str, Any]) -> list[Job]:
     rates, shares = own["learning_rates"] or studies.LEARNING_RATES, own["fractions"] or studies.FRACTIONS
     at_ten = studies.rates_at(config, study, 0.1, n, rates, studies.STARTS)
     staged = beyond.extent(own["preset"]).stages
+    best = _chosen(at_ten, tables.best_lr, dict.fromkeys(studies.STARTS, 0.1))
     return [
-        *at_ten, *studies.fractions_at(config, study, _best_rates(at_ten), shares, n),
+        *at_ten, *studies.fractions_at(config, study, best, shares, n),
         *studies.few_labels(config, few, n, inits=("random", "simclr", "concomitant")), *_map(own),
         *(beyond.stages(beyond.of_length(config, staged), study, n, 0.1, rates) if staged else []),
     ]  # fmt: skip
@@ -120,11 +118,8 @@ def _map(own: dict[str, Any]) -> list[Job]:
         affords = beyond.Extent() if place else beyond.extent(own["preset"])
         first = beyond.choices(config, few, n, affords.labels, affords.choosing, rates)
         epochs = beyond.lengths(config, affords.lengths)
-        done = _done(first)
-        if len(done) == len(first):
-            best = beyond.best_recipes(tables.trainings(done))
-        else:  # any, for only their number counts
-            best = {(k, i): (next(iter(studies.AUGMENTED)), 0.05) for k in affords.labels for i in beyond.STARTS}
+        anything = {(k, i): (next(iter(studies.AUGMENTED)), 0.05) for k in affords.labels for i in beyond.STARTS}
+        best = _chosen(first, beyond.best_recipes, anything)
         jobs += [*first, *beyond.by_length(config, few, n, best, epochs)]
     return jobs
 
@@ -178,12 +173,12 @@ JOBS: dict[str, Callable[[dict[str, Any]], list[Job | Ranking]]] = {  # by the n
 }  # fmt: skip
 
 
-def _best_rates(jobs: list[Job]) -> dict[str, float]:
-    """Return each start's learning rate as notebook 04 chooses it; any, where its runs are not all there, for only
-    their number counts then.
+def _chosen(jobs: list[Job], choose: Callable[[pd.DataFrame], T], anything: T) -> T:
+    """Return what a notebook chooses by these trainings; `anything` where they are not all there, for only the number
+    of runs that follow counts then.
     """
     done = _done(jobs)
-    return tables.best_lr(tables.trainings(done)) if len(done) == len(jobs) else dict.fromkeys(studies.STARTS, 0.1)
+    return choose(tables.trainings(done)) if len(done) == len(jobs) else anything
 
 
 def _done(jobs: list[Job]) -> list[Done]:

@@ -187,7 +187,7 @@ class Standing:
         left = self.place.get("left") if self.state == "running" else None
         return None if left is None else max(left - (time.time() - self.place["at"]), 0.0)
 
-    @property
+    @cached_property
     def settings(self) -> Settings | None:
         """The settings of a search with phases; None of any other run."""
         plain = self.config.get("search", {})

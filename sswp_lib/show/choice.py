@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from scipy.special import softmax
 
 from sswp_lib.learn.phases import PHASES
 from sswp_lib.runs.records import Record
@@ -20,8 +21,7 @@ from sswp_lib.space import CANDIDATES, EDGES
 
 def probabilities(record: Record) -> np.ndarray:
     """Return with which probability alpha would draw each candidate in the end: (cells, 14, 7)."""
-    alpha = np.exp(np.array(record.result["evidence"]["alpha"])[..., : len(CANDIDATES)])
-    return alpha / alpha.sum(-1, keepdims=True)
+    return softmax(np.array(record.result["evidence"]["alpha"])[..., : len(CANDIDATES)], -1)
 
 
 def most_decided(record: Record) -> tuple[int, int]:

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from scipy.special import softmax
 
 from sswp_lib.learn.phases import phase_lengths
 from sswp_lib.runs.following import Standing
@@ -83,16 +84,11 @@ def probabilities(s: Standing, cell: int, edge: int | None) -> tuple[list[str], 
         names = next(iter(s.alphas.values()))["candidates"]
         chosen = {epoch + 1: np.array(row["alpha"][cell]) for epoch, row in sorted(s.alphas.items())}
         picked = {epoch: alpha if edge is None else alpha[[edge]] for epoch, alpha in chosen.items()}
-        return names, {epoch: softmax(alpha).mean(0) for epoch, alpha in picked.items()}
+        return names, {epoch: softmax(alpha, -1).mean(0) for epoch, alpha in picked.items()}
     found = {row["epoch"] + 1: np.array(row["shares"]) for row in s.history if "shares" in row}
     mixed = s.record.result.get("mixture", {}) if s.record else {}
     known = mixed.get("candidates") or [*CANDIDATES, *s.config.get("search", {}).get("planted", [])]
     return known, {epoch: shares for epoch, shares in found.items() if len(shares) == len(known)}
-
-
-def softmax(alpha: np.ndarray) -> np.ndarray:
-    powers = np.exp(alpha - alpha.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
 
 
 def _figure(height: float) -> tuple[Figure, float]:
