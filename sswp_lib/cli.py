@@ -64,12 +64,14 @@ def search(
     Example: `sswp search --data folder:my_images --set search.epochs=40`. Leaves runs/NAME/ with record.json,
     genotype.json, weights.safetensors and history.jsonl, and prints NAME and a summary.
     """
+    from sswp_lib import processes
     from sswp_lib.runs import runs
 
     named = None if method == "sswp" else method
     given = parsed(settings, {"seed": ("--seed", seed or None), "search.method": ("--method", named)})
     config = load_config(preset, data, seed, given, method=given.get("search.method", method))
-    print_record(runs.search(config, checked_device(device), quiet, tensorboard, fresh))
+    with processes.together(checked_device(device)) as device:
+        print_record(runs.search(config, device, quiet, tensorboard, fresh))
 
 
 @app.command()
@@ -92,6 +94,7 @@ def train(
     Example: `sswp train search-1a2b --init concomitant --labels 0.1`. The data, the model and the settings of a search,
     which `--init simclr` pre-trains with, are taken from it unless --data or --set say otherwise.
     """
+    from sswp_lib import processes
     from sswp_lib.lab import sources
     from sswp_lib.runs import runs
 
@@ -108,7 +111,8 @@ def train(
         preset, data if named is not None else sources.data_of(start), seed,
         {**sources.taken_over(start, named), **own},
     )  # fmt: skip
-    print_record(runs.train(config, start, weights, checked_device(device), quiet, tensorboard, fresh))
+    with processes.together(checked_device(device)) as device:
+        print_record(runs.train(config, start, weights, device, quiet, tensorboard, fresh))
 
 
 @app.command("data")
@@ -328,7 +332,11 @@ def checked_device(name: str | None) -> str | None:
 
 
 def print_record(record) -> None:
-    """Print a run's name and the result's plain numbers."""
+    """Print a run's name and the result's plain numbers; of processes that share it the first one does."""
+    from sswp_lib import processes
+
+    if not processes.first():
+        return
     typer.echo(record.name)
     for name, value in record.result.items():
         if name == "evidence":  # of which the rest is a number an entry of alpha
@@ -337,15 +345,24 @@ def print_record(record) -> None:
             typer.echo(f"  {name}: {json.dumps(value)}")
 
 
+def _say(error: InputError | RunError) -> None:
+    if "torch" in sys.modules:  # else there are no others, and it takes a second to import
+        from sswp_lib import processes
+
+        if not processes.says(error):
+            return
+    print(f"sswp: {error}", file=sys.stderr)
+
+
 def main() -> None:
     """Run the command; a wrong input or a failed run is one line on standard error, never a traceback."""
     try:
         app()
     except InputError as error:
-        print(f"sswp: {error}", file=sys.stderr)
+        _say(error)
         sys.exit(2)
     except RunError as error:
-        print(f"sswp: {error}", file=sys.stderr)
+        _say(error)
         sys.exit(1)
     except SystemExit as end:
         if end.code == STOPPED:

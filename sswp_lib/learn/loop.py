@@ -45,8 +45,10 @@ class Loop:
 
     Attributes:
         epoch, step: what comes next. lr: of the last step. history: one row for each finished epoch.
+        shared: whether several processes can share it; then each must be given a row of every batch at least.
     """
 
+    shared = False
     num_epochs: int
     num_steps: int
 
@@ -121,7 +123,7 @@ class Loop:
         """Bring the noted metrics from the device; raises RunError at a loss that is not finite."""
         if not self._unread:
             return
-        values = torch.stack([value.float() for _, value in self._unread]).tolist()
+        values = torch.stack([value.double() for _, value in self._unread]).tolist()
         for (name, _), value in zip(self._unread, values, strict=True):
             if not math.isfinite(value):
                 raise RunError(

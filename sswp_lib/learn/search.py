@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sswp_lib import processes
 from sswp_lib.config import Config, InputError
 from sswp_lib.config import Search as Settings
 from sswp_lib.learn.data import ImageData, epoch_batches, generator
@@ -37,7 +38,7 @@ from sswp_lib.space import (
 
 
 class Search(Halves):
-    """One search run.
+    """One search run. Several processes can share it.
 
     Args:
         config: its data, model and search sections are used.
@@ -50,6 +51,7 @@ class Search(Halves):
     """
 
     supernet: SuperNet
+    shared = True
 
     def __init__(self, config: Config, data: ImageData, device: torch.device | str = "cpu"):
         super().__init__(config, data, device)
@@ -168,7 +170,7 @@ class Search(Halves):
         with frozen(self._named_weights().values()):
             loss, _ = self.loss(index, g, paths)
             (gradient,) = torch.autograd.grad(loss, self.supernet.alpha)
-        return loss, gradient
+        return processes.summed([gradient], {"loss": loss})["loss"], gradient
 
     def end_epoch(self) -> dict[str, Any]:
         alpha, present = self.alpha_on_host, self.supernet.present

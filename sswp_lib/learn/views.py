@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,7 @@ with warnings.catch_warnings():
     from kornia.filters import filter2d_separable, get_gaussian_kernel1d
 
 from sswp_lib.config import Views
+from sswp_lib.processes import Rows
 
 ASPECT = (3 / 4, 4 / 3)  # of random crops; torchvision's default
 
@@ -49,42 +51,56 @@ def _standardise(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def random_views(
-    images: Tensor, config: Views, mean: Tensor, std: Tensor, g: torch.Generator, size: int | None = None
-) -> Tensor:
+    images: Tensor, config: Views, mean: Tensor, std: Tensor, g: torch.Generator, size: int | None = None,
+    rows: Rows | None = None,
+) -> Tensor:  # fmt: skip
     """Return one random view of each image of a uint8 batch (N, 3, S, S): normalised float (N, 3, size, size).
 
     Args:
         g: a generator on the CPU. size: pixels a side of the views; None: as the images.
+        rows: which rows of the batch the images are, where they are not all. What is drawn is drawn for the whole
+            batch, so that a view follows from its place in it.
     """
-    x = images.float().div_(255)
-    x = crop(x, *_draw_crops(len(x), x.shape[-1], config, g), size)
+    rows, x = rows or Rows(0, len(images), len(images)), images.float().div_(255)
+    if not len(rows):  # of a batch of fewer images than processes
+        return x[:, :, : size or x.shape[-1], : size or x.shape[-1]]
+    x = crop(x, *map(rows.of, _draw_crops(rows.whole, x.shape[-1], config, g)), size)
     if config.shift:
-        x = move(x, *_draw_moves(len(x), config.shift, False, g))
-    chosen = _chosen(x, config.jitter_p, g)
+        x = move(x, *map(rows.of, _draw_moves(rows.whole, config.shift, False, g)))
+    chosen = _chosen(rows.whole, config.jitter_p, g)
     if len(chosen):
         factors, order = _draw_jitter(len(chosen), config.jitter, g)
-        x[chosen] = jitter(x[chosen], factors, order)
-    chosen = _chosen(x, config.grey_p, g)
+        _replace(x, rows, chosen, jitter, factors, order)
+    chosen = _chosen(rows.whole, config.grey_p, g)
     if len(chosen):
-        x[chosen] = rgb_to_grayscale(x[chosen]).expand(-1, 3, -1, -1)
-    chosen = _chosen(x, config.blur_p, g)
+        _replace(x, rows, chosen, lambda part: rgb_to_grayscale(part).expand(-1, 3, -1, -1))
+    chosen = _chosen(rows.whole, config.blur_p, g)
     if len(chosen):
-        x[chosen] = blur(x[chosen], _uniform((len(chosen),), *config.blur_sigma, g))
+        _replace(x, rows, chosen, blur, _uniform((len(chosen),), *config.blur_sigma, g))
     return _standardise(x, mean, std)
+
+
+def _replace(x: Tensor, rows: Rows, chosen: Tensor, change: Callable[..., Tensor], *drawn: Tensor) -> None:
+    """Change those of x that are chosen of the batch, (K,), in place; `drawn` are K values each."""
+    places, which = rows.among(chosen)
+    if len(places):
+        places = places.to(x.device)
+        x[places] = change(x[places], *(values[which] for values in drawn))
 
 
 def training_images(
     images: Tensor, shift: int, flip: bool, cutout: int, mean: Tensor, std: Tensor, g: torch.Generator,
-    size: int | None = None,
+    size: int | None = None, rows: Rows | None = None,
 ) -> Tensor:  # fmt: skip
     """Return a supervised training batch (DARTS): zero-padded and shifted by up to `shift` pixels, flipped, normalised,
-    a square cut out.
+    a square cut out. `rows` as in `random_views`.
     """
+    rows = rows or Rows(0, len(images), len(images))
     edge = (images.shape[-1] - (size or images.shape[-1])) // 2
     size = size or images.shape[-1]
     x = images[:, :, edge : edge + size, edge : edge + size].float().div_(255)
-    top, left, flipped = _draw_moves(len(x), shift, flip, g)
-    row, column = torch.randint(0, size, (2, len(x)), generator=g)
+    top, left, flipped = map(rows.of, _draw_moves(rows.whole, shift, flip, g))
+    row, column = map(rows.of, torch.randint(0, size, (2, rows.whole), generator=g))
     if shift or flip:
         x = move(x, top, left, flipped)
     x = _standardise(x, mean, std)
@@ -199,8 +215,8 @@ def _draw_moves(n: int, shift: int, flip: bool, g: torch.Generator) -> tuple[Ten
     return top, left, torch.rand(n, generator=g) < 0.5 * flip
 
 
-def _chosen(x: Tensor, p: float, g: torch.Generator) -> Tensor:
-    return (torch.rand(len(x), generator=g) < p).nonzero().squeeze(1).to(x.device)
+def _chosen(n: int, p: float, g: torch.Generator) -> Tensor:
+    return (torch.rand(n, generator=g) < p).nonzero().squeeze(1)
 
 
 def _uniform(shape: tuple[int, ...], low: float, high: float, g: torch.Generator) -> Tensor:

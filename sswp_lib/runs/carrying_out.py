@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from sswp_lib import processes
 from sswp_lib.config import InputError, RunError, digest, without_defaults
 from sswp_lib.learn.loop import Loop
 from sswp_lib.runs import files, records
@@ -46,6 +47,8 @@ class Asked:
 
 def carry_out(asked: Asked, loop: Loop, line: Line, tensorboard: bool) -> Record:
     """Do a run, or what is left of it. Where there is a record already, beside it, to take its place at the end."""
+    if not processes.first():
+        return _take_part(asked, loop, line)
     again = (asked.folder / "record.json").is_file()
     folder = asked.folder / FRESH if again else asked.folder
     checkpoints = folder / "checkpoints"
@@ -73,7 +76,16 @@ def carry_out(asked: Asked, loop: Loop, line: Line, tensorboard: bool) -> Record
         _put_in_place(folder, asked.folder)
     outcome = [f"{name} {value}" for name, value in record.outcome().items()]
     line.close(", ".join([f"done in {duration(record.provenance['seconds'])}", *outcome]))
-    return record
+    return processes.agreed(lambda: record)
+
+
+def _take_part(asked: Asked, loop: Loop, line: Line) -> Record:
+    """Do this process's part of a run that another one keeps, and return its record."""
+    _take_up(loop, asked.folder, line)
+    for _ in loop.advance():
+        pass
+    loop.finish()
+    return processes.agreed(lambda: None)  # what the first says
 
 
 def _judged(folder: Path, asked: Asked, loop: Loop, began: float, resumed: int) -> Record:
@@ -84,14 +96,15 @@ def _judged(folder: Path, asked: Asked, loop: Loop, began: float, resumed: int) 
     if "genotype" in result:
         files.write(folder / "genotype.json", (Genotype.model_validate(result["genotype"]).to_json() + "\n").encode())
     times = {"seconds": time.monotonic() - began, "resumed": resumed}
+    times |= {"processes": processes.count()} if processes.count() > 1 else {}
     return write_record(folder, asked, loop.history, result, files.checksum(content), str(loop.device), times)
 
 
 def _take_up(loop: Loop, checkpoints: Path, line: Line) -> tuple[float, int]:
     """Restore the loop from its newest checkpoint, if there is one; return the seconds spent before, and how often the
-    run has been taken up.
+    run has been taken up. Processes that share it are given what the first one reads.
     """
-    kept = files.read_checkpoint(checkpoints, line.label, line.note)
+    kept = processes.agreed(lambda: files.read_checkpoint(checkpoints, line.label, line.note))
     if kept is None:
         return 0.0, 0
     try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from sswp_lib import processes
 from sswp_lib.config import Config, InputError, OneLine, RunError
 from sswp_lib.learn.data import fingerprint, load
 from sswp_lib.learn.footprint import step_memory
@@ -290,19 +291,21 @@ def carried_out(
     folder, line = asked.folder, Line(asked.name, quiet)
     earlier = lambda: None if fresh else records.finished(folder)  # noqa: E731
     try:
-        found = earlier()
+        found = processes.agreed(earlier)
         if found is not None:
             _say_differences(found, device, line)
         else:
-            with _locked(folder, line):
-                found = earlier() or _done(asked, make(line), line, tensorboard)
+            with ExitStack() as held:
+                held_by_us = lambda: (held.enter_context(_locked(folder, line)), earlier())[1]  # noqa: E731
+                found = processes.agreed(held_by_us) or _done(asked, make(line), line, tensorboard)
     except torch.OutOfMemoryError:
         raise RunError(
             f"{asked.name} ran out of the device's memory; lower {asked.kind}.batch_size, or choose another --device"
         ) from None
     except KeyboardInterrupt:
         raise Stopped(f"{asked.name} {line.where()}; run the cell again to go on") from None
-    records.note_use(found)
+    if processes.first():
+        records.note_use(found)
     return found
 
 
@@ -324,7 +327,22 @@ def _say_differences(found: Record, device: str, line: Line) -> None:
 
 def _done(asked: Asked, loop: Loop, line: Line, tensorboard: bool) -> Record:
     _describe(loop.data.found, line)
+    _check_that_it_can_be_shared(asked, loop)
     return carry_out(asked, loop, line, tensorboard)
+
+
+def _check_that_it_can_be_shared(asked: Asked, loop: Loop) -> None:
+    count = processes.count()
+    if count > 1 and not loop.shared:
+        raise InputError(
+            f"{asked.name} is of a kind that several processes cannot share, and {count} were started; expected one, "
+            "without torchrun"
+        )
+    if count > 1 and loop.settings.batch_size < count:
+        raise InputError(
+            f"batch_size {loop.settings.batch_size} leaves some of the {count} processes without an image; expected at "
+            "least so many, or fewer processes"
+        )
 
 
 _described: set[Found] = set()  # of the folders that this process has run on

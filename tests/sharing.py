@@ -1,0 +1,146 @@
+"""Steps of runs that several processes share, and what they come to; each process is one call of
+
+    RANK=k WORLD_SIZE=n MASTER_ADDR=127.0.0.1 MASTER_PORT=p python tests/sharing.py FILE [case ...]
+
+of which the first writes {case: {name: tensor}} into FILE.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sswp_lib import processes
+from sswp_lib.config import Config, flat
+from sswp_lib.learn import views
+from sswp_lib.learn.data import ImageData, load
+from sswp_lib.learn.recipes import pretraining
+from sswp_lib.learn.search import Search
+from sswp_lib.learn.train import Training
+from sswp_lib.presets import load_config
+from sswp_lib.space import CANDIDATES, Genotype
+
+STEPS = 30
+BASE = {
+    "data.image_size": 8, "data.views.flip": True, "data.views.shift": 1, "data.views.jitter_p": 0.5,
+    "data.views.grey_p": 0.2, "data.views.blur_p": 0.3, "model.num_cells": 2, "model.init_channels": 4,
+    "model.projection_dim": 8, "search.epochs": 6, "search.batch_size": 15, "search.ratios": (0.2, 0.4, 0.4),
+    "search.alpha_every": 2, "search.calibration_batches": 2, "search.lr": 0.01, "train.epochs": 2,
+    "train.batch_size": 15, "train.shift": 1, "train.cutout": 2, "train.drop_path": 0.2, "train.lr": 0.01,
+    "train.auxiliary": 0.4, "train.labels": 0.8, "train.labels_per_class": None,
+    "train.calibrate": True,
+}  # fmt: skip
+"""Six epochs of five steps of 15 images, which neither 2 nor 4 processes share evenly; all cells are pruned on the
+way."""
+CASES: dict[str, dict[str, Any]] = {
+    "simclr": {},
+    "simclr, all candidates evaluated": {"search.evaluated": 7},
+    "supervised": {"search.objective": "supervised"},
+    "byol": {"search.objective": "byol"},
+    "training": {},
+    "training on crops": {"train.augment": "crop", "train.shift": 0, "train.cutout": 0},
+    "pre-training": {},
+}
+
+
+def settings(case: str) -> Config:
+    return load_config("smoke", settings=BASE | CASES[case])
+
+
+def images(config: Config) -> ImageData:
+    """The first 160 training and 50 test images of the digits."""
+    data = load(config.data)
+    return replace(
+        data, train=data.train[:160], train_labels=data.train_labels[:160], test=data.test[:50],
+        test_labels=data.test_labels[:50],
+    )  # fmt: skip
+
+
+def loop_of(case: str) -> Search | Training:
+    config = settings(case)
+    if "training" not in case:
+        return Search(config, images(config))
+    if case == "pre-training":
+        config = pretraining(config, config.seed)
+    return Training(config, images(config), Genotype.published("DARTS_V2", 2))
+
+
+def in_double(loop: Search | Training) -> None:
+    """Make a loop compute in float64, its views included."""
+    if isinstance(loop, Search):
+        loop.supernet.double()
+        loop.objective.double()
+        loop._fetch_alpha()
+    else:
+        loop.network.double()
+
+
+def end_of(case: str, kind: torch.dtype) -> dict[str, torch.Tensor]:
+    """Return what each of 30 steps noted, the weights then, and what that is judged to be."""
+    loop, noted, record = loop_of(case), {"losses": [], "accuracies": []}, Search.record
+    if kind == torch.float64:
+        in_double(loop)
+
+    def watched(**metrics):
+        for name, value in metrics.items():
+            noted["losses" if "loss" in name else "accuracies"].append(value.detach().double())
+        record(loop, **metrics)
+
+    loop.record = watched
+    for _ in loop.advance():
+        if loop.epoch * loop.num_steps + loop.step >= STEPS:
+            break
+    model = loop.supernet if isinstance(loop, Search) else loop.network
+    weights = {name: t.clone() for name, t in model.state_dict().items()}
+    found = {name: torch.stack(values) for name, values in noted.items()} | {f"weights {name}": t for name, t in weights.items()}
+    return found if kind == torch.float64 else found | judged(loop)  # what is judged is made in float32
+
+
+def judged(loop: Search | Training) -> dict[str, torch.Tensor]:
+    """Return what a loop comes to at its end: accuracies, statistics, the genotype."""
+    loop.epoch = loop.num_epochs
+    result, kept = loop.finish()
+    parts = [result[name] for name in ("supernet", "exported", "test", "calibrated") if name in result]
+    numbers = [value for part in parts for value in flat(part).values()]
+    found = {f"kept {name}": t for name, t in kept.items()} | {"judged": torch.tensor(numbers)}
+    if "genotype" in result:
+        cells = Genotype.model_validate(result["genotype"]).cells
+        found["genotype"] = torch.tensor([[CANDIDATES.index(name), source] for cell in cells for name, source in cell])
+    return found
+
+
+def start(count: int, *words: str, script: Path = Path(__file__), **environment: str) -> list[subprocess.Popen]:
+    """Start `count` processes of a script, as torchrun would."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = os.environ | {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    common |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1]), **environment}
+    return [
+        subprocess.Popen([sys.executable, str(script), *words], env=common | {"RANK": str(k), "LOCAL_RANK": str(k)},
+                         stderr=subprocess.PIPE, text=True)
+        for k in range(count)
+    ]  # fmt: skip
+
+
+def main(file: str, *cases: str) -> None:
+    torch.set_num_threads(1)
+    standardise, found = views._standardise, {}
+    with processes.together("cpu"):
+        for kind in (torch.float32, torch.float64):
+            views._standardise = lambda *given, kind=kind: standardise(*given).to(kind)
+            for case in cases or CASES:
+                found[f"{case}, {kind}"] = end_of(case, kind)
+        if processes.first():
+            torch.save(found, file)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
