@@ -1,8 +1,8 @@
 """Steps of runs that several processes share, and what they come to; each process is one call of
 
-    RANK=k WORLD_SIZE=n MASTER_ADDR=127.0.0.1 MASTER_PORT=p python tests/sharing.py FILE [case ...]
+    RANK=k WORLD_SIZE=n MASTER_ADDR=127.0.0.1 MASTER_PORT=p python tests/sharing.py FILE float32,float64 CASE ...
 
-of which the first writes {case: {name: tensor}} into FILE.
+of which the first writes {"case, dtype": {name: tensor}} into FILE. A case may be something to do wrong.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
+import torch.nn.functional as F
 
 from sswp_lib import processes
 from sswp_lib.config import Config, flat
@@ -31,7 +34,7 @@ STEPS = 30
 BASE = {
     "data.image_size": 8, "data.views.flip": True, "data.views.shift": 1, "data.views.jitter_p": 0.5,
     "data.views.grey_p": 0.2, "data.views.blur_p": 0.3, "model.num_cells": 2, "model.init_channels": 4,
-    "model.projection_dim": 8, "search.epochs": 6, "search.batch_size": 15, "search.ratios": (0.2, 0.4, 0.4),
+    "model.projection_dim": 8, "search.epochs": 6, "search.batch_size": 15, "search.ratios": (0.1, 0.4, 0.5),
     "search.alpha_every": 2, "search.calibration_batches": 2, "search.lr": 0.01, "train.epochs": 2,
     "train.batch_size": 15, "train.shift": 1, "train.cutout": 2, "train.drop_path": 0.2, "train.lr": 0.01,
     "train.auxiliary": 0.4, "train.labels": 0.8, "train.labels_per_class": None,
@@ -41,13 +44,38 @@ BASE = {
 way."""
 CASES: dict[str, dict[str, Any]] = {
     "simclr": {},
-    "simclr, all candidates evaluated": {"search.evaluated": 7},
     "supervised": {"search.objective": "supervised"},
     "byol": {"search.objective": "byol"},
+    "all candidates evaluated": {"search.evaluated": 7},
     "training": {},
     "training on crops": {"train.augment": "crop", "train.shift": 0, "train.cutout": 0},
     "pre-training": {},
 }
+OBJECTIVES = ["simclr", "supervised", "byol"]
+WRONG = {
+    "views drawn by process": ("sswp_lib.learn.views.Rows.of", lambda rows, batch: batch[: len(rows)]),
+    "nothing gathered": ("sswp_lib.processes.gathered", lambda x: (x, 0)),
+    "gathered without gradients": ("sswp_lib.processes._Gathered.backward", lambda ctx, grad: (None, None)),
+    "BatchNorm by process": (
+        "sswp_lib.processes.batch_norm",
+        lambda x, weight, bias, eps: (F.batch_norm(x, None, None, weight, bias, True, eps=eps), *_stats(x)),
+    ),
+    "gradients averaged": ("sswp_lib.processes.summed", lambda gradients, metrics: _averaged(gradients, metrics)),
+}
+"""What is easily done wrong, as a replacement of one function."""
+summed = processes.summed
+
+
+def _stats(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    values = x.detach().transpose(0, 1).flatten(1)
+    return values.mean(1), values.var(1)
+
+
+def _averaged(gradients: Sequence[torch.Tensor], metrics: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    found = summed(gradients, metrics)
+    for gradient in gradients:
+        gradient /= processes.count()
+    return found
 
 
 def settings(case: str) -> Config:
@@ -82,8 +110,8 @@ def in_double(loop: Search | Training) -> None:
         loop.network.double()
 
 
-def end_of(case: str, kind: torch.dtype) -> dict[str, torch.Tensor]:
-    """Return what each of 30 steps noted, the weights then, and what that is judged to be."""
+def end_of(case: str, kind: torch.dtype, steps: int = STEPS) -> dict[str, torch.Tensor]:
+    """Return what each step noted, the weights then, and what that is judged to be."""
     loop, noted, record = loop_of(case), {"losses": [], "accuracies": []}, Search.record
     if kind == torch.float64:
         in_double(loop)
@@ -95,11 +123,13 @@ def end_of(case: str, kind: torch.dtype) -> dict[str, torch.Tensor]:
 
     loop.record = watched
     for _ in loop.advance():
-        if loop.epoch * loop.num_steps + loop.step >= STEPS:
+        if loop.epoch * loop.num_steps + loop.step >= steps:
             break
     model = loop.supernet if isinstance(loop, Search) else loop.network
     weights = {name: t.clone() for name, t in model.state_dict().items()}
-    found = {name: torch.stack(values) for name, values in noted.items()} | {f"weights {name}": t for name, t in weights.items()}
+    found = {name: torch.stack(values) for name, values in noted.items()} | {
+        f"weights {name}": t for name, t in weights.items()
+    }
     return found if kind == torch.float64 else found | judged(loop)  # what is judged is made in float32
 
 
@@ -116,13 +146,13 @@ def judged(loop: Search | Training) -> dict[str, torch.Tensor]:
     return found
 
 
-def start(count: int, *words: str, script: Path = Path(__file__), **environment: str) -> list[subprocess.Popen]:
+def start(count: int, *words: str, script: Path = Path(__file__)) -> list[subprocess.Popen]:
     """Start `count` processes of a script, as torchrun would."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     common = os.environ | {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    common |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1]), **environment}
+    common |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     return [
         subprocess.Popen([sys.executable, str(script), *words], env=common | {"RANK": str(k), "LOCAL_RANK": str(k)},
                          stderr=subprocess.PIPE, text=True)
@@ -130,16 +160,21 @@ def start(count: int, *words: str, script: Path = Path(__file__), **environment:
     ]  # fmt: skip
 
 
-def main(file: str, *cases: str) -> None:
+def main(file: str, kinds: str, *cases: str) -> None:
     torch.set_num_threads(1)
     standardise, found = views._standardise, {}
     with processes.together("cpu"):
-        for kind in (torch.float32, torch.float64):
+        for kind in (getattr(torch, name) for name in kinds.split(",")):
             views._standardise = lambda *given, kind=kind: standardise(*given).to(kind)
-            for case in cases or CASES:
-                found[f"{case}, {kind}"] = end_of(case, kind)
+            for case in cases:
+                found[f"{case}, {kind}"] = wrongly(case, kind) if case in WRONG else end_of(case, kind)
         if processes.first():
             torch.save(found, file)
+
+
+def wrongly(what: str, kind: torch.dtype) -> dict[str, torch.Tensor]:
+    with mock.patch(*WRONG[what]):
+        return end_of("simclr", kind, steps=5)
 
 
 if __name__ == "__main__":

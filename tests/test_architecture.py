@@ -13,7 +13,9 @@ import sswp_lib
 
 PACKAGE = Path(sswp_lib.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-ROOMS = ["settings", "processes", "methods", "config", "presets", "space", "learn", "runs", "paper", "show", "lab", "cli"]
+ROOMS = [
+    "settings", "processes", "methods", "config", "presets", "space", "learn", "runs", "paper", "show", "lab", "cli",
+]  # fmt: skip
 SPACE = [
     ["genotype", "small"],
     ["depthwise"],

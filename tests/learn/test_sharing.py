@@ -1,0 +1,94 @@
+"""What is computed does not depend on how many processes share a run."""
+
+from __future__ import annotations
+
+import pytest
+import sharing
+import torch
+
+from sswp_lib import processes
+from sswp_lib.processes import Rows
+
+WITHIN = {"float32": 1e-4, "float64": 1e-9}
+KEPT = 1e-3  # relative, of float32: variances of channels in which next to nothing happens
+ROUNDED = 1e-6  # accuracies, which are counted in float32
+
+
+def ends(folder, count: int, kinds: str, *cases: str) -> dict[str, dict[str, torch.Tensor]]:
+    """Return what so many processes come to."""
+    file = folder / f"{count}.pt"
+    started = sharing.start(count, str(file), kinds, *cases)
+    said = [process.communicate(timeout=500)[1] for process in started]
+    assert [process.returncode for process in started] == [0] * count, "\n".join(said)
+    return torch.load(file, weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return ends(tmp_path_factory.mktemp("alone"), 1, "float32,float64", *sharing.CASES)
+
+
+def furthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], *names: str) -> float:
+    """Return the greatest difference of what is named so."""
+    chosen = [name for name in one if name.split()[0] in names]
+    return max(float((one[name].double() - other[name].double()).abs().max()) for name in chosen)
+
+
+def check(alone, together) -> None:
+    for case, found in together.items():
+        expected = alone[case]
+        assert found.keys() == expected.keys(), case
+        assert furthest(found, expected, "losses", "weights") <= WITHIN[case.split(".")[1]], case
+        assert furthest(found, expected, "accuracies") <= ROUNDED, case
+        if "genotype" in found:
+            assert torch.equal(found["genotype"], expected["genotype"]), case
+        for name, value in found.items():
+            if name.split()[0] in ("kept", "judged"):
+                torch.testing.assert_close(value, expected[name], rtol=KEPT, atol=1e-4, msg=f"{case}: {name}")
+
+
+@pytest.mark.parametrize(("count", "kinds"), [(2, "float32,float64"), (4, "float64")])
+def test_steps_weights_and_result_are_those_of_one_process(alone, tmp_path, count, kinds):
+    """30 steps of each objective, on the weights and on alpha, while every cell is pruned; 15 images a step, which
+    neither 2 nor 4 processes share evenly.
+    """
+    together = ends(tmp_path, count, kinds, *sharing.OBJECTIVES)
+    assert len(together["simclr, torch.float64"]["losses"]) > sharing.STEPS  # steps on alpha are among them
+    check(alone, together)
+
+
+def test_whatever_else_is_shared_is_that_of_one_process(alone, tmp_path):
+    others = [case for case in sharing.CASES if case not in sharing.OBJECTIVES]
+    check(alone, ends(tmp_path, 2, "float64", *others))
+    check(alone, ends(tmp_path, 2, "float32", "training", "pre-training"))
+
+
+def test_what_is_easily_done_wrong_is_seen(alone, tmp_path):
+    expected = alone["simclr, torch.float64"]["losses"]
+    for wrong, found in ends(tmp_path, 2, "float64", *sharing.WRONG).items():
+        losses = found["losses"]
+        assert float((losses - expected[: len(losses)]).abs().max()) > 1e3 * WITHIN["float64"], wrong
+
+
+@pytest.mark.parametrize(("whole", "count"), [(15, 4), (96, 4), (7, 3), (2, 4), (5, 1)])
+def test_rows_are_shared_out_evenly_and_each_once(monkeypatch, whole, count):
+    monkeypatch.setattr(processes, "count", lambda: count)
+    shares = []
+    for k in range(count):
+        monkeypatch.setattr(processes, "rank", lambda k=k: k)
+        shares.append(processes.rows(whole))
+    batch = torch.arange(whole)
+    assert torch.equal(torch.cat([rows.of(batch) for rows in shares]), batch)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_chosen_places_are_found_among_a_processes_rows():
+    places, which = Rows(4, 8, 12).among(torch.tensor([0, 4, 6, 7, 8, 11]))
+    assert places.tolist() == [0, 2, 3] and which.tolist() == [1, 2, 3]
+
+
+def test_alone_nothing_is_changed_or_copied():
+    x = torch.randn(4, 3, requires_grad=True)
+    assert processes.gathered(x) == (x, 0) and processes.added(x) is x and processes.first()
+    assert processes.summed([x], {"loss": x}) == {"loss": x}
+    assert processes.agreed(lambda: x) is x
