@@ -13,6 +13,7 @@ Alone, in a process without a group, each of these is the identity and costs not
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ def together(device: str | None = None) -> Iterator[str | None]:
         device = _own_card(device)
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+    signal.signal(signal.SIGTERM, _told_to_end)  # what torchrun sends where another process has ended
     yield device or "cpu"
     _control.cache_clear()  # not after an error: then `says` has yet to ask
     dist.destroy_process_group()
@@ -62,7 +64,7 @@ def _own_card(device: str | None) -> str:
     place, there = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
     if device not in (None, "cuda"):
         raise InputError(
-            f"device {device!r} with {asked_for()} processes; expected 'cuda', each takes its own, or 'cpu'"
+            f"device {device!r} with {asked_for()} processes; expected 'cuda', of which each takes its own, or 'cpu'"
         )
     if place >= there:
         raise InputError(
@@ -146,7 +148,17 @@ def _control() -> dist.ProcessGroup:
 
 
 class Lost(RunError):
-    """Another of the processes that share a run is gone."""
+    """Another of the processes that share a run is gone, and so is the run."""
+
+    def __init__(self, why: str):
+        super().__init__(
+            f"one of the {count()} processes that share this run has ended or cannot be reached ({why}); the same "
+            "command goes on from the last checkpoint"
+        )
+
+
+def _told_to_end(*_: object) -> None:
+    raise Lost("torchrun, or whoever manages this machine, tells the others to end")
 
 
 @contextmanager
@@ -155,10 +167,7 @@ def _lost():
     try:
         yield
     except RuntimeError as error:
-        raise Lost(
-            f"one of the {count()} processes that share this run has ended or cannot be reached ("
-            f"{str(error).strip().splitlines()[0][:120]}); the same command goes on from the last checkpoint"
-        ) from None
+        raise Lost(str(error).strip().splitlines()[0][:120]) from None
 
 
 def says(error: Exception) -> bool:
@@ -167,6 +176,7 @@ def says(error: Exception) -> bool:
     """
     if not dist.is_initialized():
         return os.environ.get("RANK", "0") == "0"
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it comes to all where one has ended, and would be said too
     alike = type(error).__name__ if isinstance(error, Lost) else str(error)
     try:
         return dist.distributed_c10d._get_default_store().add(f"said {alike}", 1) == 1

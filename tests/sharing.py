@@ -11,7 +11,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ import torch.nn.functional as F
 
 from sswp_lib import processes
 from sswp_lib.config import Config, flat
-from sswp_lib.learn import views
 from sswp_lib.learn.data import ImageData, load
 from sswp_lib.learn.recipes import pretraining
 from sswp_lib.learn.search import Search
@@ -35,9 +35,9 @@ BASE = {
     "data.image_size": 8, "data.views.flip": True, "data.views.shift": 1, "data.views.jitter_p": 0.5,
     "data.views.grey_p": 0.2, "data.views.blur_p": 0.3, "model.num_cells": 2, "model.init_channels": 4,
     "model.projection_dim": 8, "search.epochs": 6, "search.batch_size": 15, "search.ratios": (0.1, 0.4, 0.5),
-    "search.alpha_every": 2, "search.calibration_batches": 2, "search.lr": 0.01, "train.epochs": 2,
-    "train.batch_size": 15, "train.shift": 1, "train.cutout": 2, "train.drop_path": 0.2, "train.lr": 0.01,
-    "train.auxiliary": 0.4, "train.labels": 0.8, "train.labels_per_class": None,
+    "search.alpha_every": 2, "search.calibration_batches": 2, "search.lr": 0.01, "search.alpha_lr": 0.001,
+    "train.epochs": 2, "train.batch_size": 15, "train.shift": 1, "train.cutout": 2, "train.drop_path": 0.2,
+    "train.lr": 0.01, "train.auxiliary": 0.4, "train.labels": 0.8, "train.labels_per_class": None,
     "train.calibrate": True,
 }  # fmt: skip
 """Six epochs of five steps of 15 images, which neither 2 nor 4 processes share evenly; all cells are pruned on the
@@ -78,17 +78,21 @@ def _averaged(gradients: Sequence[torch.Tensor], metrics: dict[str, torch.Tensor
     return found
 
 
-def settings(case: str) -> Config:
-    return load_config("smoke", settings=BASE | CASES[case])
+def settings(case: str, others: dict[str, Any] | None = None) -> Config:
+    return load_config("smoke", settings=BASE | CASES[case] | (others or {}))
 
 
 def images(config: Config) -> ImageData:
-    """The first 160 training and 50 test images of the digits."""
-    data = load(config.data)
+    """160 training and 50 test images of noise, with the labels of digits.
+
+    Black pixels beside one another are all alike but for rounding, so that which one a maximum takes, and where its
+    gradient goes, would be a matter of rounding too.
+    """
+    data, g = load(config.data), torch.Generator().manual_seed(0)
+    noise = [torch.randint(0, 256, (n, *data.train.shape[1:]), dtype=torch.uint8, generator=g) for n in (160, 50)]
     return replace(
-        data, train=data.train[:160], train_labels=data.train_labels[:160], test=data.test[:50],
-        test_labels=data.test_labels[:50],
-    )  # fmt: skip
+        data, train=noise[0], train_labels=data.train_labels[:160], test=noise[1], test_labels=data.test_labels[:50]
+    )
 
 
 def loop_of(case: str) -> Search | Training:
@@ -100,21 +104,18 @@ def loop_of(case: str) -> Search | Training:
     return Training(config, images(config), Genotype.published("DARTS_V2", 2))
 
 
-def in_double(loop: Search | Training) -> None:
-    """Make a loop compute in float64, its views included."""
-    if isinstance(loop, Search):
-        loop.supernet.double()
-        loop.objective.double()
-        loop._fetch_alpha()
-    else:
-        loop.network.double()
+@contextmanager
+def computed_in(kind: torch.dtype) -> Iterator[None]:
+    """Within this, all that is computed in float32 is computed in `kind`."""
+    torch.set_default_dtype(kind)
+    with mock.patch.object(torch.Tensor, "float", lambda x: x.to(kind)):
+        yield
+    torch.set_default_dtype(torch.float32)
 
 
-def end_of(case: str, kind: torch.dtype, steps: int = STEPS) -> dict[str, torch.Tensor]:
+def end_of(case: str, steps: int = STEPS) -> dict[str, torch.Tensor]:
     """Return what each step noted, the weights then, and what that is judged to be."""
     loop, noted, record = loop_of(case), {"losses": [], "accuracies": []}, Search.record
-    if kind == torch.float64:
-        in_double(loop)
 
     def watched(**metrics):
         for name, value in metrics.items():
@@ -126,11 +127,8 @@ def end_of(case: str, kind: torch.dtype, steps: int = STEPS) -> dict[str, torch.
         if loop.epoch * loop.num_steps + loop.step >= steps:
             break
     model = loop.supernet if isinstance(loop, Search) else loop.network
-    weights = {name: t.clone() for name, t in model.state_dict().items()}
-    found = {name: torch.stack(values) for name, values in noted.items()} | {
-        f"weights {name}": t for name, t in weights.items()
-    }
-    return found if kind == torch.float64 else found | judged(loop)  # what is judged is made in float32
+    weights = {f"weights {name}": t.clone() for name, t in model.state_dict().items()}
+    return {name: torch.stack(values) for name, values in noted.items()} | weights | judged(loop)
 
 
 def judged(loop: Search | Training) -> dict[str, torch.Tensor]:
@@ -162,19 +160,19 @@ def start(count: int, *words: str, script: Path = Path(__file__)) -> list[subpro
 
 def main(file: str, kinds: str, *cases: str) -> None:
     torch.set_num_threads(1)
-    standardise, found = views._standardise, {}
+    found = {}
     with processes.together("cpu"):
-        for kind in (getattr(torch, name) for name in kinds.split(",")):
-            views._standardise = lambda *given, kind=kind: standardise(*given).to(kind)
-            for case in cases:
-                found[f"{case}, {kind}"] = wrongly(case, kind) if case in WRONG else end_of(case, kind)
+        for kind in kinds.split(","):
+            with computed_in(getattr(torch, kind)):
+                for case in cases:
+                    found[f"{case}, {kind}"] = wrongly(case) if case in WRONG else end_of(case)
         if processes.first():
             torch.save(found, file)
 
 
-def wrongly(what: str, kind: torch.dtype) -> dict[str, torch.Tensor]:
+def wrongly(what: str) -> dict[str, torch.Tensor]:
     with mock.patch(*WRONG[what]):
-        return end_of("simclr", kind, steps=5)
+        return end_of("simclr", steps=5)
 
 
 if __name__ == "__main__":
