@@ -91,7 +91,8 @@ class Model(Section):
     num_cells: StrictInt = Field(20, ge=1)  # section 4.1
     stem: Literal["cifar", "imagenet"] = "cifar"
     projection_dim: StrictInt = Field(128, ge=2)  # SimCLR
-    precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: autocast; appendix A uses it for ImageNet
+    # autocast, as appendix A has it for ImageNet; float16, for cards without bfloat16, with its loss scaled
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
 
 
 class Search(Section):
@@ -270,6 +271,9 @@ class Config(Section):
              f"train.cutout {train.cutout} is larger than images of {size} pixels; expected e.g. {half} or 0"),
             *check_relaxed(self.relaxed, self.search.method, self.model.num_cells, size, self.model.precision),
             check_one_shot(self.one_shot, self.search.method),
+            (self.model.precision == "float16" and self.search.method != "sswp",
+             f"model.precision float16 needs losses that are scaled, which method {self.search.method!r} does not do; "
+             "expected bfloat16 or float32"),
         )  # fmt: skip
         return self
 

@@ -194,6 +194,13 @@ def added(x: Tensor) -> Tensor:
     return x
 
 
+def same(x: Tensor) -> None:
+    """Replace x by the first process's, to the bit."""
+    if count() > 1:
+        with _lost(), torch.no_grad():
+            dist.broadcast(x, src=0)
+
+
 def summed(gradients: Sequence[Tensor], metrics: dict[str, Tensor]) -> dict[str, Tensor]:
     """Replace each gradient by the sum of the processes' own, and return the sums of their metrics: all in one message.
 

@@ -160,6 +160,7 @@ def start(count: int, *words: str, script: Path = Path(__file__)) -> list[subpro
 
 def main(file: str, kinds: str, *cases: str) -> None:
     torch.set_num_threads(1)
+    images(settings("simclr"))  # loaded once, with mean and deviation in float32
     found = {}
     with processes.together("cpu"):
         for kind in kinds.split(","):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sswp_lib import processes
 from sswp_lib.config import Config
 from sswp_lib.learn.data import ImageData, epoch_batches, generator, halves, take
-from sswp_lib.learn.loop import Loop, optimizer_state, precision, restore_optimizer, seeded
+from sswp_lib.learn.loop import Loop, loss_scale, optimizer_state, precision, restore_optimizer, seeded
 from sswp_lib.learn.measure import measures
 from sswp_lib.learn.objectives import JUDGED_ON, Objective, build, mean_of
 from sswp_lib.learn.views import normalise, random_views
@@ -49,6 +49,7 @@ class Halves(Loop):
     def __init__(self, config: Config, data: ImageData, device: torch.device | str = "cpu"):
         super().__init__(config)
         self.settings, self.data, self.device = config.search, data, torch.device(device)
+        self.scale = loss_scale(config, self.device)
         with seeded(config.seed, "objective"):
             self.objective = build(self.settings.objective, config, self.settings.temperature)
         if self.objective.needs_labels:
@@ -108,12 +109,14 @@ class Halves(Loop):
         """Do an SGD step on the weights that the loss reaches, their gradient clipped; the caller has set all gradients
         to None.
         """
-        loss.backward()
+        self.scale.scale(loss).backward()
         reached = [p for p in self.optimizer.param_groups[0]["params"] if p.grad is not None]
         noted = processes.summed([p.grad for p in reached], {"loss": loss, **metrics})
+        self.scale.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(reached, self.settings.grad_clip, foreach=True)
         self.record(**noted)
-        self.optimizer.step()
+        self.scale.step(self.optimizer)
+        self.scale.update()
         self.objective.follow(self.supernet)
 
     def state(self) -> dict[str, Any]:
@@ -122,6 +125,7 @@ class Halves(Loop):
             "objective": self.objective.state_dict(),
             "optimizer": optimizer_state(self.optimizer, self._named_weights()),
             "alpha_optimizer": optimizer_state(self.alpha_optimizer, {"alpha": self.supernet.alpha}),
+            "scale": self.scale.state_dict(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -130,6 +134,7 @@ class Halves(Loop):
         self.objective.load_state_dict(state["objective"])
         restore_optimizer(self.optimizer, self._named_weights(), state["optimizer"])
         restore_optimizer(self.alpha_optimizer, {"alpha": self.supernet.alpha}, state["alpha_optimizer"])
+        self.scale.load_state_dict(state.get("scale", {}))
 
     def measures(self, genotype: Genotype) -> dict[str, Any]:
         """Return what a genotype holds, and the size of its network with a classifier for the data's classes."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sswp_lib import processes
 from sswp_lib.config import Config, InputError, Model, Views, suggest
 from sswp_lib.learn.data import ImageData, epoch_batches, facts, generator, halves, take, training_subset, without_test
-from sswp_lib.learn.loop import Loop, optimizer_state, precision, restore_optimizer, seeded
+from sswp_lib.learn.loop import Loop, loss_scale, optimizer_state, precision, restore_optimizer, seeded
 from sswp_lib.learn.measure import accuracy, multiply_adds, parameters
 from sswp_lib.learn.objectives import JUDGED_ON, build, full, mean_of
 from sswp_lib.learn.views import normalise, random_views, training_images
@@ -58,6 +58,7 @@ class Training(Loop):
     ):  # fmt: skip
         super().__init__(config)
         self.settings, self.data, self.device = config.train, data, torch.device(device)
+        self.scale = loss_scale(config, self.device)
         _check(config, architecture)
         if (weights is None) != (self.settings.init == "random"):
             raise InputError(
@@ -112,12 +113,14 @@ class Training(Loop):
             self.network.train(s.freeze == "none")
         loss, metrics = self.loss(self.batches[self.step], self.epoch, self.step)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        self.scale.scale(loss).backward()
         reached = [p for p in self.optimizer.param_groups[0]["params"] if p.grad is not None]
         noted = processes.summed([p.grad for p in reached], {"loss": loss, **metrics})
+        self.scale.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(reached, s.grad_clip, foreach=True)
         self.record(**noted)
-        self.optimizer.step()
+        self.scale.step(self.optimizer)
+        self.scale.update()
 
     def loss(self, index: Tensor, *when: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the objective, and the auxiliary head's cross-entropy at its weight, on the training images `index`:
@@ -193,12 +196,14 @@ class Training(Loop):
         return super().state() | {
             "network": self.network.state_dict(),
             "optimizer": optimizer_state(self.optimizer, names),
+            "scale": self.scale.state_dict(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         super().restore(state)
         self.network.load_state_dict(state["network"])
         restore_optimizer(self.optimizer, dict(self.network.named_parameters()), state["optimizer"])
+        self.scale.load_state_dict(state.get("scale", {}))
 
     def finish(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Evaluate the last epoch's network; return the result as plain data, and the weights."""
