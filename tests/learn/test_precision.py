@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from resuming import left_anywhere, run
+from resuming import left_anywhere
 
 from sswp_lib.config import InputError
 from sswp_lib.learn.loop import loss_scale, precision
