@@ -119,6 +119,7 @@ def test_a_run_is_taken_up_by_another_number_of_processes_after_kills(script, tm
 def test_what_cannot_be_shared_is_refused(monkeypatch, runs_folder):
     monkeypatch.setattr(processes, "count", lambda: 2)
     monkeypatch.setattr(processes, "agreed", lambda decide: decide())
+    monkeypatch.setattr(processes, "same", lambda x: None)
     with (
         monkeypatch.context() as changed,
         pytest.raises(InputError, match="cannot share, and 2 were started; expected"),
