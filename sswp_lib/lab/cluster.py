@@ -121,12 +121,18 @@ def _executor(request: Request, cluster: str, limit: int, resources: Resources, 
         }  # fmt: skip
         given |= {"slurm_partition": resources.partition} if resources.partition else {}
     try:
-        most = {f"{cluster}_max_num_timeout": REQUEUES}
-        executor = submitit().AutoExecutor(folder=request.folder / "logs", cluster=cluster, **most)
+        own = {f"{cluster}_max_num_timeout": REQUEUES, f"{cluster}_python": _deaf_at_first(sys.executable)}
+        executor = submitit().AutoExecutor(folder=request.folder / "logs", cluster=cluster, **own)
     except RuntimeError as error:
         raise InputError(f"cannot submit to {cluster!r}: {files.reason(error)}; expected its commands here") from None
     executor.update_parameters(**given)
     return executor
+
+
+def _deaf_at_first(python: str) -> str:
+    """Return the command of a Python that the preemption's signal does not end before it has learnt to hear it."""
+    script = f'trap "" {preemption().name.removeprefix("SIG")}; exec "$0" "$@"'
+    return shlex.join(["sh", "-c", script, python])
 
 
 @contextlib.contextmanager

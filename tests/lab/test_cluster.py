@@ -351,6 +351,8 @@ def test_plans_by_processes_of_this_machine(runs_folder, smoke_runs, monkeypatch
         (name,) = plans.made(ONE).tasks
         assert cluster.alive(ONE) == 1
         assert "nothing submitted" in cluster.submit(ONE, "local", 2, cluster.Resources())
+        wait_until(lambda: any("python" in child.name() for child in controller.children()))
+        controller.children()[0].send_signal(signal.SIGUSR1)  # too early to be heard
         wait_until(lambda: following.stand(runs_folder / name).state == "running")
         (task,) = controller.children()
         task.send_signal(signal.SIGUSR1)

@@ -59,7 +59,7 @@ def until(holds, what: str):
     end = time.monotonic() + PATIENCE
     while not (found := holds()):
         assert time.monotonic() < end, f"{what}; {logs()}"
-        time.sleep(0.1)
+        time.sleep(0.3)  # each look takes time that the tasks lack
     return found
 
 
