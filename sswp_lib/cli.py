@@ -45,6 +45,8 @@ Settings = Annotated[
         help="Replace a setting, e.g. `search.epochs=40`; repeatable. `sswp settings` lists them.",
     ),
 ]
+Only = Annotated[list[str] | None, typer.Option(help="Only the notebooks whose names begin so, e.g. `01`; repeatable.")]
+Seeds = Annotated[int | None, typer.Option(min=2, help="Seeds of each comparison; the preset's number if left out.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; a GPU if there is one.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress line.")]
 Board = Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard events beside the run's history.")]
@@ -223,15 +225,11 @@ def settings() -> None:
 def reproduce(
     preset: Preset = "quick",
     data: DataName = None,
-    only: Annotated[
-        list[str] | None, typer.Option(help="Only the notebooks whose names begin so, e.g. `01`; repeatable.")
-    ] = None,
+    only: Only = None,
     start: Annotated[
         str | None, typer.Option("--from", help="Only that notebook and those after it, e.g. `04`.")
     ] = None,
-    seeds: Annotated[
-        int | None, typer.Option(min=2, help="Seeds of each comparison; the preset's number if left out.")
-    ] = None,
+    seeds: Seeds = None,
     jobs: Annotated[
         int | None,
         typer.Option(min=1, help="Notebooks at once; if left out, 1 on a GPU, else 2 where there are two processors."),
@@ -256,6 +254,48 @@ def reproduce(
     failed = notebooks.reproduce(preset, data, only, seeds, start, jobs, hang_after, seconds)
     if failed:
         raise RunError(f"{len(failed)} of the notebooks failed: {', '.join(failed)}")
+
+
+@app.command()
+def submit(
+    preset: Preset = "quick", data: DataName = None, only: Only = None, seeds: Seeds = None,
+    where: Annotated[str, typer.Option("--cluster", help="slurm, or local: processes of this machine.")] = "slurm",
+    limit: Annotated[int, typer.Option("--array-limit", min=1, help="Tasks at once, at most.")] = 8,
+    minutes: Annotated[int, typer.Option("--time", min=2, help="Of a task, which is then queued again.")] = 240,
+    partition: Annotated[str | None, typer.Option(help="Of the cluster.")] = None,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs of a task.")] = 0,
+    cpus: Annotated[int, typer.Option(min=1, help="Processors of a task; its threads.")] = 1,
+    processes: Annotated[int, typer.Option(min=1, help="Processes of a task, by torchrun if several.")] = 1,
+    extra: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="For sbatch, e.g. `mem=16G`.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Try what failed again.")] = False,
+) -> None:  # fmt: skip
+    """Compute what `sswp reproduce` needs as an array of tasks on a cluster. Each task does what is ready and nobody is
+    at, until nothing is left; submitted twice, nothing is done twice.
+
+    Example: `sswp submit --preset cifar --gpus 1 --cpus 8 --array-limit 4`, `sswp status --watch`, then `sswp reproduce
+    --preset cifar`. All hosts must share the folder of runs. Logs go to runs/cluster/.
+    """
+    from sswp_lib.lab import cluster
+    from sswp_lib.lab.plan import Request
+
+    resources = cluster.Resources(minutes, gpus, cpus, processes, partition, cluster.options(extra or []))
+    typer.echo(cluster.submit(Request.of(preset, data, only, seeds), where, limit, resources, again))
+
+
+@app.command()
+def status(
+    preset: Annotated[str | None, typer.Option(help="Only what was submitted of that preset.")] = None,
+    only: Only = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep it up to date while anything is at it.")] = False,
+) -> None:
+    """Show what of the submitted plans waits, runs, is done or failed, and when all will be done."""
+    from sswp_lib.lab import status as standing
+
+    wanted = standing.chosen(preset, only)
+    if watch:
+        standing.watch(wanted, typer.echo)
+    else:
+        typer.echo(standing.shown(wanted)[0])
 
 
 @app.command()

@@ -16,6 +16,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -75,13 +76,25 @@ def _own_card(device: str | None) -> str:
 
 
 def count() -> int:
-    """Return the number of processes; 1 without a group."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    """Return the number of processes; 1 without a group, and `by_itself`."""
+    return dist.get_world_size() if dist.is_initialized() and not _by_itself.get() else 1
 
 
 def rank() -> int:
     """Return this process's number, from 0."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    return dist.get_rank() if dist.is_initialized() and not _by_itself.get() else 0
+
+
+_by_itself: ContextVar[bool] = ContextVar("by_itself", default=False)
+
+
+def by_itself(do: Callable[[], T]) -> T:
+    """Return what `do` gives where this process computes it all, as if there were no others."""
+    token = _by_itself.set(True)
+    try:
+        return do()
+    finally:
+        _by_itself.reset(token)
 
 
 def first() -> bool:
@@ -134,7 +147,7 @@ def agreed(decide: Callable[[], T]) -> T:
             told[0] = decide()
         except Exception as error:
             told[1] = error
-    with _lost():
+    with _parting():
         dist.broadcast_object_list(told, src=0, group=_control())
     if told[1] is not None:
         raise told[1]
@@ -147,7 +160,7 @@ def _control() -> dist.ProcessGroup:
     return dist.new_group(backend="gloo", timeout=LONG)
 
 
-class Lost(RunError):
+class Parted(RunError):
     """Another of the processes that share a run is gone, and so is the run."""
 
     def __init__(self, why: str):
@@ -158,16 +171,16 @@ class Lost(RunError):
 
 
 def _told_to_end(*_: object) -> None:
-    raise Lost("torchrun, or whoever manages this machine, tells the others to end")
+    raise Parted("torchrun, or whoever manages this machine, tells the others to end")
 
 
 @contextmanager
-def _lost():
+def _parting():
     """A collective that fails does so because another process is gone."""
     try:
         yield
     except RuntimeError as error:
-        raise Lost(str(error).strip().splitlines()[0][:120]) from None
+        raise Parted(str(error).strip().splitlines()[0][:120]) from None
 
 
 def says(error: Exception) -> bool:
@@ -177,7 +190,7 @@ def says(error: Exception) -> bool:
     if not dist.is_initialized():
         return os.environ.get("RANK", "0") == "0"
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it comes to all where one has ended, and would be said too
-    alike = type(error).__name__ if isinstance(error, Lost) else str(error)
+    alike = type(error).__name__ if isinstance(error, Parted) else str(error)
     try:
         return dist.distributed_c10d._get_default_store().add(f"said {alike}", 1) == 1
     except (RuntimeError, ValueError):
@@ -189,7 +202,7 @@ def added(x: Tensor) -> Tensor:
     if count() == 1:
         return x
     x = x.detach().clone(memory_format=torch.contiguous_format)
-    with _lost():
+    with _parting():
         dist.all_reduce(x)
     return x
 
@@ -197,7 +210,7 @@ def added(x: Tensor) -> Tensor:
 def same(x: Tensor) -> None:
     """Replace x by the first process's, to the bit."""
     if count() > 1:
-        with _lost(), torch.no_grad():
+        with _parting(), torch.no_grad():
             dist.broadcast(x, src=0)
 
 
@@ -232,7 +245,7 @@ def _all(x: Tensor) -> Tensor:
     """Return the processes' x, of equal shape, stacked."""
     x = x.contiguous()
     found = [torch.empty_like(x) for _ in range(count())]
-    with _lost():
+    with _parting():
         dist.all_gather(found, x)
     return torch.stack(found)
 
