@@ -30,7 +30,7 @@ DATA_DEFAULTS: dict[str, dict[str, Any]] = {
     # Table 5, sections 4.1 and 4.2; mixed precision: appendix A. What the paper does not name is inherited from DARTS
     # (section 4.1): random resized crops and label smoothing 0.1.
     "imagenet": {
-        "data.image_size": 224, "data.decode_size": 256,
+        "data.image_size": 224, "data.decode_size": 256, "data.kept": "photographs",
         "model.stem": "imagenet", "model.init_channels": 48, "model.num_cells": 14,
         "model.precision": "bfloat16", "search.epochs": 100, "search.batch_size": 256, "train.batch_size": 1024,
         "train.lr": 0.4, "train.epochs": 250, "train.cutout": 0, "train.drop_path": 0.0, "train.augment": "crop",
