@@ -130,7 +130,7 @@ def preparing(files: list[Path], rounds: int, folder: Path) -> dict[str, dict[st
             "torchvision's decoder": lambda some=some: on_all(decoded, some),
             "the same, and the shorter side at 256": lambda some=some: on_all(reduced, some),
             "prepared": lambda some=some, i=i: packing.prepared(
-                some, SIDE, folder / f"{i}.pack", "", lambda text: None
+                Path(), [*map(str, some)], SIDE, folder / f"{i}.pack", "", lambda text: None
             ),
         }
         for name in sorted(sides, key=lambda name, i=i: (list(sides).index(name) + i) % len(sides)):

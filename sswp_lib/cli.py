@@ -62,14 +62,19 @@ def search(
     random paths, from labels (spos) or by contrast across paths (pi-nas); or by lot, the best of several (random).
 
     Example: `sswp search --data folder:my_images --set search.epochs=40`. Leaves runs/NAME/ with record.json,
-    genotype.json, weights.safetensors and history.jsonl, and prints NAME and a summary.
+    genotype.json, weights.safetensors and history.jsonl, and prints NAME and a summary. Of a large run it first says
+    what time and memory it will take here.
     """
+    from sswp_lib.lab import forecast
     from sswp_lib.runs import runs
 
     named = None if method == "sswp" else method
     given = parsed(settings, {"seed": ("--seed", seed or None), "search.method": ("--method", named)})
     config = load_config(preset, data, seed, given, method=given.get("search.method", method))
-    print_record(runs.search(config, checked_device(device), quiet, tensorboard, fresh))
+    device = checked_device(device)
+    if not quiet and (fresh or runs.finished(config) is None):
+        forecast.say(config, None, device or runs.default_device())
+    print_record(runs.search(config, device, quiet, tensorboard, fresh))
 
 
 @app.command()
@@ -92,7 +97,7 @@ def train(
     Example: `sswp train search-1a2b --init concomitant --labels 0.1`. The data, the model and the settings of a search,
     which `--init simclr` pre-trains with, are taken from it unless --data or --set say otherwise.
     """
-    from sswp_lib.lab import sources
+    from sswp_lib.lab import forecast, sources
     from sswp_lib.runs import runs
 
     options = {
@@ -108,7 +113,10 @@ def train(
         preset, data if named is not None else sources.data_of(start), seed,
         {**sources.taken_over(start, named), **own},
     )  # fmt: skip
-    print_record(runs.train(config, start, weights, checked_device(device), quiet, tensorboard, fresh))
+    device = checked_device(device)
+    if not quiet and (fresh or weights is not None or runs.finished(config, start) is None):
+        forecast.say(config, getattr(start, "genotype", start), device or runs.default_device())
+    print_record(runs.train(config, start, weights, device, quiet, tensorboard, fresh))
 
 
 @app.command("data")

@@ -74,3 +74,27 @@ def test_training_on_one_class_is_refused(call, refused, tmp_path):
     assert status == 0
     assert "two classes or more" in refused("train", out.splitlines()[0], *ON_FOLDER, *data)
     assert "two classes or more" in refused("search", *ON_FOLDER, *data, "--set", "search.objective=supervised")
+
+
+def test_data_shows_sizes_and_what_is_prepared(call, folder):
+    """Random images: each channel's mean is near 0.5, and all are of 12 pixels."""
+    out = call("data", folder, "--set", "data.image_size=12")[1]
+    assert (
+        "images of 12 x 12 pixels" in out
+        and "mean 0.4" in out.replace("mean 0.5", "mean 0.4")
+        and "deviation 0.2" in out
+    )
+    root = folder.parent / "root"
+    whole = ("--set", "data.kept=photographs", "--set", f"data.root={root}", "--set", "data.image_size=8")
+    out = call("data", folder, *whole)[1]
+    assert "images of 8 to 8 (their shorter side) pixels" in out and [*root.glob("cache/*-8-v*.pack")]
+
+
+def test_data_shows_what_was_skipped_and_why(call, tmp_path):
+    folder = images(tmp_path / "D", {"train/a": 110, "train/b": 10, "test/a": 3, "test/b": 3}, size=8)
+    (folder / "train" / "a" / "007.png").write_bytes(b"no picture")
+    out = call("data", folder, "--set", "data.kept=photographs", "--set", f"data.root={tmp_path}")[1]
+    rows = [line.split() for line in out.splitlines()]
+    assert ["a", "109", "3"] in rows and ["b", "10", "3"] in rows
+    said = " ".join(out.split())
+    assert "left out: 1, 'train/a/007.png' (empty, or of no image format that is read)" in said

@@ -217,8 +217,8 @@ def _photographs(wanted: _Wanted) -> tuple[Images, list[str]]:
     """Return the photographs and labels of a folder, mapped from a file, and what is to be said of them."""
     listing, side = wanted.listing, wanted.size
     path = _root(wanted.root) / "cache" / f"{wanted.fingerprint}-{side}-v{packing.VERSION}.pack"
-    files = [listing.folder / file.path for file in listing.files]
-    opened = packing.prepared(files, side, path, wanted.fingerprint, wanted.progress)
+    files = [file.path for file in listing.files]
+    opened = packing.prepared(listing.folder, files, side, path, wanted.fingerprint, wanted.progress)
     parts, noted = packing.parted(opened, listing, *_labels(listing))
     return parts, [*listing.warnings, *contents(listing, _notes(wanted.root)).warnings(), *noted]
 

@@ -37,8 +37,10 @@ NAMED = 5  # files that are named with their reason
 JPEG = b"\xff\xd8\xff"
 
 
-def prepared(files: Sequence[Path], side: int, path: Path, fingerprint: str, progress: Progress) -> Opened:
-    """Return the photographs of these files, mapped from `path`, which is made where it is missing or damaged.
+def prepared(
+    folder: Path, files: Sequence[str], side: int, path: Path, fingerprint: str, progress: Progress
+) -> Opened:  # fmt: skip
+    """Return the photographs of a folder's files, mapped from `path`, which is made where it is missing or damaged.
 
     Of files that cannot be read there is no image: facts["skipped"] has [place in `files`, reason] of each.
 
@@ -55,7 +57,7 @@ def prepared(files: Sequence[Path], side: int, path: Path, fingerprint: str, pro
         with locked(path, progress):
             found = _opened(path, expected, progress)  # another process may have made it meanwhile
             if found is None:
-                _make(files, path, expected, progress)
+                _make(folder, files, path, expected, progress)
                 found = open_file(path, expected)
     return found
 
@@ -98,12 +100,14 @@ def _opened(path: Path, expected: dict[str, Any], progress: Progress) -> Opened 
         return None
 
 
-def _make(files: Sequence[Path], path: Path, expected: dict[str, Any], progress: Progress) -> None:
+def _make(
+    folder: Path, files: Sequence[str], path: Path, expected: dict[str, Any], progress: Progress
+) -> None:  # fmt: skip
     """Write the file beside and rename it."""
     part, index, skipped, offset = path.with_suffix(".part"), [], [], 0
     try:
         with part.open("wb") as file:
-            for i, image in enumerate(_photographs(files, expected["side"])):
+            for i, image in enumerate(_photographs(folder, files, expected["side"])):
                 if i % SIGN == 0 or i + 1 == len(files):
                     progress(f"decoding image {i + 1} of {len(files)}")
                     _refuse_without_room(path.parent, offset * (len(files) - i) // max(i, 1))
@@ -114,7 +118,7 @@ def _make(files: Sequence[Path], path: Path, expected: dict[str, Any], progress:
                 index.append((offset, *image.shape[:2], *_sums(image)))
                 offset += image.nbytes
             if len(skipped) > BROKEN * len(files):
-                refuse([f"{str(files[i])!r} ({why})" for i, why in skipped])
+                refuse([f"{str(folder / files[i])!r} ({why})" for i, why in skipped])
             write_end(file, offset, np.array(index, INDEX), {**expected, "skipped": skipped})
             file.flush()
             os.fsync(file.fileno())  # before the name says that it is whole
@@ -140,10 +144,10 @@ def _sums(image: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
     return len(grid), grid.sum(axis=0), np.square(grid).sum(axis=0)
 
 
-def _photographs(files: Sequence[Path], side: int) -> Iterator[np.ndarray | str]:
+def _photographs(folder: Path, files: Sequence[str], side: int) -> Iterator[np.ndarray | str]:
     """Yield each file's photograph, or why it cannot be read, in order; decoded ahead by a thread a processor."""
     threads, ahead = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, deque()
-    read = lambda part: [_read(file, side) for file in part]  # noqa: E731
+    read = lambda part: [_read(os.path.join(folder, file), side) for file in part]  # noqa: E731
     with ThreadPoolExecutor(threads) as pool:
         try:
             for start in range(0, len(files), TASK):
@@ -156,14 +160,14 @@ def _photographs(files: Sequence[Path], side: int) -> Iterator[np.ndarray | str]
             pool.shutdown(cancel_futures=True)  # where whoever asked has no room for more
 
 
-def _read(file: Path, side: int) -> np.ndarray | str:
+def _read(file: str, side: int) -> np.ndarray | str:
     try:
         return photograph(file, side)
     except DAMAGE as error:
         return reason(error)
 
 
-def photograph(file: Path, side: int) -> np.ndarray:
+def photograph(file: str | Path, side: int) -> np.ndarray:
     """Return a file's image as uint8 (H, W, 3), upright, its shorter side reduced to `side` pixels where it has more.
 
     Raises:
