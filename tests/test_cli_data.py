@@ -1,6 +1,8 @@
 """`sswp data`, and what runs say of a folder of images."""
 
+import numpy as np
 import pytest
+from PIL import Image
 from tiny_runs import ON_FOLDER, images
 
 
@@ -76,18 +78,22 @@ def test_training_on_one_class_is_refused(call, refused, tmp_path):
     assert "two classes or more" in refused("search", *ON_FOLDER, *data, "--set", "search.objective=supervised")
 
 
-def test_data_shows_sizes_and_what_is_prepared(call, folder):
-    """Random images: each channel's mean is near 0.5, and all are of 12 pixels."""
-    out = call("data", folder, "--set", "data.image_size=12")[1]
-    assert (
-        "images of 12 x 12 pixels" in out
-        and "mean 0.4" in out.replace("mean 0.5", "mean 0.4")
-        and "deviation 0.2" in out
-    )
-    root = folder.parent / "root"
-    whole = ("--set", "data.kept=photographs", "--set", f"data.root={root}", "--set", "data.image_size=8")
-    out = call("data", folder, *whole)[1]
-    assert "images of 8 to 8 (their shorter side) pixels" in out and [*root.glob("cache/*-8-v*.pack")]
+def test_data_shows_sizes_and_what_is_prepared(call, tmp_path):
+    """Half of each image is white, half black."""
+    for part in ("train/a", "train/b", "test/a", "test/b"):
+        (tmp_path / "D" / part).mkdir(parents=True)
+        for i in range(2):
+            pixels = np.zeros((40, 60, 3), dtype=np.uint8)
+            pixels[:, 30:] = 255
+            Image.fromarray(pixels).save(tmp_path / "D" / part / f"{i}.png")
+    out = call("data", tmp_path / "D")[1]
+    assert "images of 32 x 32 pixels" in out and "mean 0.500 0.500 0.500" in out
+    root = ("--set", f"data.root={tmp_path / 'root'}")
+    out = call("data", tmp_path / "D", "--set", "data.kept=photographs", "--set", "data.decode_size=36", *root)[1]
+    assert "photographs of 36 pixels on their shorter side, 0.0 MiB" in out and [
+        *(tmp_path / "root").glob("cache/*-36-v*.pack")
+    ]
+    assert "mean 0.500 0.500 0.500, deviation 0.49" in out  # grey where both meet
 
 
 def test_data_shows_what_was_skipped_and_why(call, tmp_path):

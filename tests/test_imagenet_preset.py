@@ -79,7 +79,7 @@ def test_first_steps_at_full_width_and_depth(tmp_path):
     folder.rename(tmp_path / "imagenet")
     config = load_config("imagenet", settings=few)
     data = load(config.data)
-    assert isinstance(data.train, Packed) and data.train.described().startswith("72 to 72")
+    assert isinstance(data.train, Packed) and "of 72 pixels" in data.train.described()
     search = Search(config, data)
     assert search.supernet.alpha.shape == (14, 14, 7)
     first = next(search.advance())

@@ -76,28 +76,26 @@ def forecast(config: Config, source: Genotype | None, device: str) -> Forecast:
 
     def loop(size: int) -> Loop:
         own = small.changed(**{f"{section}.batch_size": size})
-        return (
-            SEARCHES[own.search.method](own, data, device)
-            if source is None
-            else Training(own, data, source, device=device)
-        )
+        if source is not None:
+            return Training(own, data, source, device=device)
+        return SEARCHES[own.search.method](own, data, device)
 
     few = [min(size, batch) for size in FEW]
     peaks = [_peak(loop(size), device) for size in few]
-    slope = (peaks[1] - peaks[0]) / max(few[1] - few[0], 1)
+    slope = max(peaks[1] - peaks[0], 0) / max(few[1] - few[0], 1)
     memory, free = int(peaks[0] + slope * (batch - few[0])), _free(device)
-    size = few[1]
-    while torch.device(device).type != "cpu" and 2 * size <= batch and peaks[0] + slope * 2 * size < SHARE * free:
-        size *= 2  # an accelerator does large batches faster, image by image
-    size = batch if size * 2 > batch and memory < SHARE * free and size != few[1] else size
+    size = few[1] if torch.device(device).type == "cpu" else batch  # an accelerator does many images faster, each
+    while size > few[1] and peaks[0] + slope * size > SHARE * free:
+        size //= 2
     return Forecast(steps_of(job), seconds_a_step(loop(size), device) * batch / size, memory, free, batch, device)
 
 
 def _peak(loop: Loop, device: str) -> int:
     """Return the bytes that a step holds, with weights, their gradients and momentum."""
-    steps = loop.advance()
+    steps, model = loop.advance(), loop.supernet if hasattr(loop, "supernet") else loop.network
     next(steps)  # momentum lies there afterwards
-    model = getattr(loop, "supernet", None) or loop.network
+    for p in model.parameters():
+        p.grad = None  # what is let go within a step counts as less than nothing
     return peak_memory(lambda: next(steps), device) + 8 * parameters(model)
 
 

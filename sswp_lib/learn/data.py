@@ -161,8 +161,8 @@ def _load(wanted: _Wanted) -> ImageData:
 def _lies(*parts: Tensor | Packed | None) -> str:
     """Return in words how large the images are, and all of them."""
     images, size = parts[0], sum(part.nbytes for part in parts if part is not None)
-    shape = images.described() if isinstance(images, Packed) else " x ".join(map(str, images.shape[2:]))
-    return f"images of {shape} pixels, {size / 2**20:,.1f} MiB in all"
+    square = f"images of {images.shape[-1]} x {images.shape[-1]} pixels" if isinstance(images, Tensor) else ""
+    return f"{square or images.described()}, {size / 2**20:,.1f} MiB in all"
 
 
 def _rounded(values: Tensor) -> str:

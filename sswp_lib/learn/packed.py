@@ -139,9 +139,10 @@ class Packed:
         return tuple(torch.from_numpy(self.index[name].astype(np.float32)) for name in ("height", "width"))
 
     def described(self) -> str:
-        """Return in words how large the images are: "80 to 256"."""
+        """Return in words how large the images are: "photographs of 80 to 256 pixels on their shorter side"."""
         shorter = np.minimum(self.index["height"], self.index["width"])
-        return f"{shorter.min()} to {shorter.max()} (their shorter side)"
+        least, most = int(shorter.min()), int(shorter.max())
+        return f"photographs of {least if least == most else f'{least} to {most}'} pixels on their shorter side"
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Return mean and deviation of each channel, in 0-1: of a grid of each image's pixels, all images alike."""
