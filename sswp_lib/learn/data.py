@@ -1,7 +1,8 @@
 """Data sets as uint8 tensors; splits; batches; and where every random number comes from.
 
 Paper: section 4.1 (data sets), 4.4 (labelled fractions); DARTS (the half/half split of the bi-level search).
-Deliberate deviations: images are decoded and resized once, to `decode_size`, or to `image_size` where there is none.
+Deliberate deviations: images are decoded and resized once, to `decode_size`, or to `image_size` where there is none;
+squares that are cut from their middle, or whole photographs in a mapped file (`packed`).
 """
 
 from __future__ import annotations
@@ -218,9 +219,9 @@ def _photographs(wanted: _Wanted) -> tuple[Images, list[str]]:
     listing, side = wanted.listing, wanted.size
     path = _root(wanted.root) / "cache" / f"{wanted.fingerprint}-{side}-v{packing.VERSION}.pack"
     files = [file.path for file in listing.files]
-    opened = packing.prepared(listing.folder, files, side, path, wanted.fingerprint, wanted.progress)
+    opened, said = packing.prepared(listing.folder, files, side, path, wanted.fingerprint, wanted.progress)
     parts, noted = packing.parted(opened, listing, *_labels(listing))
-    return parts, [*listing.warnings, *contents(listing, _notes(wanted.root)).warnings(), *noted]
+    return parts, [*listing.warnings, *contents(listing, _notes(wanted.root)).warnings(), *noted, *said]
 
 
 def _labels(listing: Listing) -> tuple[Tensor | None, Tensor | None]:

@@ -42,6 +42,7 @@ class Damaged(ValueError):
 
 class Opened(NamedTuple):
     pixels: Tensor  # uint8, flat; mapped from the file, never to be written
+    mapped: mmap.mmap  # all of the file
     index: np.ndarray  # INDEX, a row an image
     facts: dict[str, Any]
 
@@ -81,7 +82,7 @@ def open_file(path: Path, expected: dict[str, Any]) -> Opened:
         flat = (
             torch.frombuffer(mapped, dtype=torch.uint8, count=pixels) if pixels else torch.empty(0, dtype=torch.uint8)
         )
-    return Opened(flat, np.frombuffer(end, INDEX, count=rows // INDEX.itemsize), facts)
+    return Opened(flat, mapped, np.frombuffer(end, INDEX, count=rows // INDEX.itemsize), facts)
 
 
 class Packed:
@@ -90,11 +91,14 @@ class Packed:
     Args:
         pixels: uint8, flat. index: where in it each image begins, and its shape: INDEX.
         side: pixels of the shorter side, which no image exceeds.
-        device: where crops are wanted; None: where the pixels lie.
+        device: where crops are wanted; None: where the pixels lie. mapped: the file that they are mapped from.
     """
 
-    def __init__(self, pixels: Tensor, index: np.ndarray, side: int, device: torch.device | str | None = None):
-        self.pixels, self.index, self.side = pixels, index, side
+    def __init__(
+        self, pixels: Tensor, index: np.ndarray, side: int, device: torch.device | str | None = None,
+        mapped: mmap.mmap | None = None,
+    ):  # fmt: skip
+        self.pixels, self.index, self.side, self.mapped = pixels, index, side, mapped
         self.device = torch.device(device if device is not None else pixels.device)
 
     def __len__(self) -> int:
@@ -103,14 +107,14 @@ class Packed:
     def __getitem__(self, index: Index) -> Packed:
         """Return some of the images, in that order; no pixel is read."""
         chosen = index.cpu().numpy() if isinstance(index, Tensor) else index
-        return Packed(self.pixels, self.index[chosen], self.side, self.device)
+        return Packed(self.pixels, self.index[chosen], self.side, self.device, self.mapped)
 
     def split(self, count: int) -> list[Packed]:
         return [self[start : start + count] for start in range(0, len(self), count)]
 
     def to(self, device: torch.device | str) -> Packed:
         """Return the same images, of which crops are wanted on that device. The pixels stay where they lie."""
-        return Packed(self.pixels, self.index, self.side, device)
+        return Packed(self.pixels, self.index, self.side, device, self.mapped)
 
     def cpu(self) -> Packed:
         return self.to("cpu")
@@ -128,6 +132,14 @@ class Packed:
 
     def _bytes(self) -> np.ndarray:
         return 3 * self.index["height"].astype(np.int64) * self.index["width"]
+
+    def read_ahead(self) -> None:
+        """Let the disk begin to read all these images, which are about to be cropped one after another."""
+        if self.mapped is None or not hasattr(mmap, "MADV_WILLNEED"):
+            return
+        for start, count in zip(self.index["offset"].tolist(), self._bytes().tolist(), strict=True):
+            page = start // mmap.PAGESIZE * mmap.PAGESIZE
+            self.mapped.madvise(mmap.MADV_WILLNEED, page, start + count - page)
 
     @property
     def nbytes(self) -> int:
@@ -159,6 +171,7 @@ class Packed:
         height, width = self.shapes
         edge = (torch.minimum(height, width) * (size / self.side)).round().clamp(min=1)
         left, top = (((whole - edge) / 2).round() for whole in (width, height))
+        self.read_ahead()
         return self.crops(torch.stack([left, top, edge, edge], dim=1), size)
 
     def crops(self, box: Tensor, size: int, flipped: Tensor | None = None) -> Tensor:
@@ -169,7 +182,13 @@ class Packed:
         """
         near, far = self.pixels.device, self.device
         out = torch.empty(
-            len(self), size, size, 3, dtype=torch.uint8, device=near, pin_memory=near.type == "cpu" != far.type
+            len(self),
+            size,
+            size,
+            3,
+            dtype=torch.uint8,
+            device=near,
+            pin_memory=near.type == "cpu" and far.type == "cuda",
         ).permute(0, 3, 1, 2)
         boxes, threads = box.long().tolist(), torch.get_num_threads() if near.type == "cpu" else 1
         work = lambda start: [self._crop(i, boxes[i], out[i : i + 1]) for i in range(start, len(self), threads)]  # noqa: E731

@@ -39,8 +39,9 @@ JPEG = b"\xff\xd8\xff"
 
 def prepared(
     folder: Path, files: Sequence[str], side: int, path: Path, fingerprint: str, progress: Progress
-) -> Opened:  # fmt: skip
-    """Return the photographs of a folder's files, mapped from `path`, which is made where it is missing or damaged.
+) -> tuple[Opened, list[str]]:  # fmt: skip
+    """Return the photographs of a folder's files, mapped from `path`, which is made where it is missing or damaged; and
+    what is to be said of that.
 
     Of files that cannot be read there is no image: facts["skipped"] has [place in `files`, reason] of each.
 
@@ -52,14 +53,15 @@ def prepared(
         InputError: too many files cannot be read; no room, or no permission, for the file.
     """
     expected = {"fingerprint": fingerprint, "side": side, "version": VERSION, "files": len(files)}
-    found = _opened(path, expected, progress)
+    said: list[str] = []
+    found = _opened(path, expected, said)
     if found is None:
         with locked(path, progress):
-            found = _opened(path, expected, progress)  # another process may have made it meanwhile
+            found = _opened(path, expected, [])  # another process may have made it meanwhile
             if found is None:
                 _make(folder, files, path, expected, progress)
                 found = open_file(path, expected)
-    return found
+    return found, said
 
 
 def parted(
@@ -73,7 +75,8 @@ def parted(
     files, count, skipped = listing.files, len(listing.train.files), opened.facts["skipped"]
     there = np.ones(len(files), bool)
     there[[i for i, _ in skipped]] = False
-    images, classes = Packed(opened.pixels, opened.index, opened.facts["side"]), list(listing.train.classes)
+    images = Packed(opened.pixels, opened.index, opened.facts["side"], mapped=opened.mapped)
+    classes = list(listing.train.classes)
     train, test = images[: int(there[:count].sum())], images[int(there[:count].sum()) :]
     labels, test_labels = (
         None if own is None else own[torch.from_numpy(part)]
@@ -90,14 +93,16 @@ def parted(
     return parts, [said] * bool(left_out)
 
 
-def _opened(path: Path, expected: dict[str, Any], progress: Progress) -> Opened | None:
+def _opened(path: Path, expected: dict[str, Any], said: list[str]) -> Opened | None:
     try:
         return open_file(path, expected)
     except FileNotFoundError:
         return None
     except Damaged as error:
-        progress(f"{str(path)!r} cannot be used, for {error}; it is made anew")
+        said.append(f"{str(path)!r} could not be used, for {error}; it was made anew")
         return None
+    except OSError as error:
+        raise InputError(f"cannot read {str(path)!r} ({reason(error)}); check its permissions, or remove it") from None
 
 
 def _make(

@@ -120,6 +120,7 @@ def _of_photographs(images: Packed, drawn: Drawn, mean: Tensor, std: Tensor, siz
     """Return the views of photographs, each cropped by the shape of its own: on the CPU so few at once that they stay
     in its cache, which is several times as fast.
     """
+    images.read_ahead()
     out = torch.empty(len(images), size, size, 3, device=images.device).permute(0, 3, 1, 2)
     few = PART * torch.get_num_threads() if images.device.type == "cpu" else len(images)
     for start in range(0, len(images), few):

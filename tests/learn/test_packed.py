@@ -63,9 +63,9 @@ def pack(config: Data) -> Path:
     return path
 
 
-def again(config: Data, told: list[str] | None = None):
+def again(config: Data):
     data._load.cache_clear()
-    return load(config, progress=(told if told is not None else []).append)
+    return load(config)
 
 
 def image(images: Packed, i: int) -> torch.Tensor:
@@ -222,6 +222,24 @@ def test_mean_and_deviation_are_those_of_the_photographs_each_counted_alike(phot
     assert torch.equal(image(some.train, 3), image(found.train, 4))
 
 
+def test_the_disk_is_told_which_images_come_next(photographs, monkeypatch):
+    """Before the first is cropped; from the page on in which each begins."""
+    images, asked = load(photographs).train[[4, 1]], []
+    monkeypatch.setattr(packed.mmap, "PAGESIZE", 1000)
+    images.mapped = SimpleNamespace(madvise=lambda advice, start, length: asked.append((advice, start, length)))
+    crop = images._crop
+    monkeypatch.setattr(images, "_crop", lambda *args: asked.append("crop") or crop(*args))
+    images.squares(48)
+    starts, lengths = images.index["offset"], [3 * 64 * 64, 3 * 40 * 200]
+    told = [(packed.mmap.MADV_WILLNEED, s - s % 1000, s % 1000 + n) for s, n in zip(starts, lengths, strict=True)]
+    assert asked == [*told, "crop", "crop"]
+    found = load(photographs)
+    asked.clear()
+    monkeypatch.setattr(Packed, "read_ahead", lambda images: asked.append(len(images)))
+    random_views(found.train, PLAIN, found.mean, found.std, generator(0, "v"), 48)
+    assert asked == [5]
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_jpeg_files_are_decoded_as_pillow_does_it(tmp_path, orientation):
     exif = Image.Exif()
@@ -281,14 +299,15 @@ def shift(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [cut, cut_in_the_pixels, emptied, change, shift], ids=lambda damage: damage.__name__)
 def test_a_damaged_file_is_refused_said_and_made_anew(photographs, damage):
-    first, told = load(photographs), []
+    load(photographs)
     whole, path = pack(photographs).read_bytes(), pack(photographs)
-    del first
     data._load.cache_clear()
     damage(path)
-    found = again(photographs, told)
+    found = again(photographs)
     assert path.read_bytes() == whole and len(found.train) == 5
-    assert any("cannot be used" in text and path.name in text and "made anew" in text for text in told)
+    (said,) = (text for text in found.found.warnings() if path.name in text)
+    assert "could not be used" in said and "made anew" in said
+    assert not [text for text in again(photographs).found.warnings() if path.name in text], "said once"
 
 
 def test_a_file_of_another_data_set_is_refused_and_made_anew(photographs, tmp_path):
@@ -296,13 +315,11 @@ def test_a_file_of_another_data_set_is_refused_and_made_anew(photographs, tmp_pa
     other = write(tmp_path / "other", {"train": {"a": [(20, 20)] * 2, "b": [(20, 30)] * 3}, "test": TEST})
     theirs = photographs.model_copy(update={"name": f"folder:{other}", "root": str(tmp_path / "other root")})
     load(theirs)
-    whole, told = pack(photographs).read_bytes(), []
+    whole = pack(photographs).read_bytes()
     pack(photographs).write_bytes(pack(theirs).read_bytes())
-    assert [image(again(photographs, told).train, 0).shape, pack(photographs).read_bytes() == whole] == [
-        (3, 90, 60),
-        True,
-    ]
-    assert any("of other images" in text for text in told)
+    found = again(photographs)
+    assert image(found.train, 0).shape == (3, 90, 60) and pack(photographs).read_bytes() == whole
+    assert any("it is of other images" in text for text in found.found.warnings())
 
 
 def test_who_has_a_file_mapped_keeps_it_while_it_is_made_anew(photographs):
@@ -344,6 +361,14 @@ def test_a_full_disk_is_said_and_nothing_is_left_or_harmed(photographs, monkeypa
     assert sorted(p.suffix for p in cache(photographs).iterdir()) == [".lock", ".pack"]
     assert (cache(photographs) / "another.pack").read_bytes() == b"of another set"
     assert len(load(photographs).train) == 5
+
+
+def test_a_file_that_may_not_be_read_is_named(photographs, monkeypatch):
+    load(photographs)
+    refused = lambda *args: (_ for _ in ()).throw(PermissionError(errno.EACCES, "Permission denied"))  # noqa: E731
+    monkeypatch.setattr(packing, "open_file", refused)
+    with pytest.raises(InputError, match=r"cannot read '.*\.pack' \(Permission denied\)"):
+        again(photographs)
 
 
 def test_a_disk_is_not_filled_to_its_last_byte(photographs, monkeypatch):
