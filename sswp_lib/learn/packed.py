@@ -190,27 +190,25 @@ class Packed:
             device=near,
             pin_memory=near.type == "cpu" and far.type == "cuda",
         ).permute(0, 3, 1, 2)
-        boxes, threads = box.long().tolist(), torch.get_num_threads() if near.type == "cpu" else 1
-        work = lambda start: [self._crop(i, boxes[i], out[i : i + 1]) for i in range(start, len(self), threads)]  # noqa: E731
+        mirrored = [False] * len(self) if flipped is None else flipped.tolist()
+        rows = (self.index[name].tolist() for name in ("offset", "height", "width"))
+        asked = [*zip(*rows, box.long().tolist(), mirrored, strict=True)]
+        threads = torch.get_num_threads() if near.type == "cpu" else 1
+        work = lambda start: [self._crop(*asked[i], out[i : i + 1]) for i in range(start, len(self), threads)]  # noqa: E731
         if threads > 1 < len(self):
             with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(work, range(threads)))
         else:
             work(0)
-        out = out.to(far, non_blocking=True)
-        if flipped is not None and flipped.any():
-            chosen = flipped.nonzero().squeeze(1).to(far)
-            out[chosen] = out[chosen].flip(3)
-        return out
+        return out.to(far, non_blocking=True)
 
-    def _crop(self, i: int, box: list[int], out: Tensor) -> None:
-        """Write the resized crop of image i to `out`, (1, 3, S, S)."""
-        row = self.index[i]
-        start, height, width = int(row["offset"]), int(row["height"]), int(row["width"])
+    def _crop(self, start: int, height: int, width: int, box: list[int], mirrored: bool, out: Tensor) -> None:
+        """Write the resized crop of the image that begins at `start` to `out`, (1, 3, S, S)."""
         left, top, across, down = box
         image = self.pixels[start : start + 3 * height * width].view(height, width, 3)
-        part = image[top : top + down, left : left + across].permute(2, 0, 1)[None]
-        resample(part, out)
+        resample(image[top : top + down, left : left + across].permute(2, 0, 1)[None], out)
+        if mirrored:
+            out.copy_(out.flip(3))
 
 
 def resample(image: Tensor, out: Tensor) -> None:

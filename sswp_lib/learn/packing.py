@@ -7,6 +7,7 @@ very large ones too, which Pillow decodes at a half, a quarter or an eighth. Bot
 from __future__ import annotations
 
 import io
+import math
 import os
 import shutil
 from collections import deque
@@ -31,7 +32,7 @@ from sswp_lib.learn.packed import INDEX, Damaged, Opened, Packed, open_file, res
 VERSION = 1  # of what this module makes of an image; part of the names of its files
 SIGN = 100  # images between two signs of life at most
 TASK = 8  # images that a thread decodes at a time; ours
-GRID = 64  # pixels a side, about, of the grid that mean and deviation are computed from; ours
+GRID = 64  # squared: pixels, at most about, of the grid that mean and deviation are computed from; ours
 BROKEN = 0.01  # share of the images that are left out where they cannot be read; with more the set is refused; ours
 NAMED = 5  # files that are named with their reason
 JPEG = b"\xff\xd8\xff"
@@ -144,7 +145,7 @@ def _refuse_without_room(folder: Path, needed: int) -> None:
 
 def _sums(image: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
     """Return how many pixels a grid over an image has, and each channel's sum of their values and of the squares."""
-    step = max(min(image.shape[:2]) // GRID, 1)
+    step = -(-math.isqrt(image.shape[0] * image.shape[1]) // GRID)
     grid = image[::step, ::step].reshape(-1, 3).astype(np.int64)
     return len(grid), grid.sum(axis=0), np.square(grid).sum(axis=0)
 

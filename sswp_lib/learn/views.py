@@ -13,6 +13,7 @@ import math
 import warnings
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -121,15 +122,22 @@ def _of_photographs(images: Packed, drawn: Drawn, mean: Tensor, std: Tensor, siz
     in its cache, which is several times as fast.
     """
     images.read_ahead()
-    out = torch.empty(len(images), size, size, 3, device=images.device).permute(0, 3, 1, 2)
+    out = _empty((len(images), size, size, 3), images.device).permute(0, 3, 1, 2)
     few = PART * torch.get_num_threads() if images.device.type == "cpu" else len(images)
     for start in range(0, len(images), few):
         some, own, x = images[start : start + few], drawn.rows(start, start + few), out[start : start + few]
         *shares, flipped, _ = own.crops
-        x.copy_(some.crops(fitting_boxes(*shares, *some.shapes), size, flipped)).div_(255)
+        x.copy_(some.crops(fitting_boxes(*shares, *some.shapes), size, flipped)).mul_(1 / 255)
         rows = x.copy_(changed(x, own)).permute(0, 2, 3, 1).flatten(2)  # whole rows: three values each would be slow
-        rows.sub_(mean.repeat(size)).div_(std.repeat(size))
+        rows.sub_(mean.repeat(size)).mul_(1 / std.repeat(size))
     return out
+
+
+def _empty(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return a new float tensor. On the CPU by NumPy, which asks the system for large pages: to get hundreds of MB in
+    small ones takes as long as to crop the images.
+    """
+    return torch.from_numpy(np.empty(shape, np.float32)) if device.type == "cpu" else torch.empty(shape, device=device)
 
 
 def changed(x: Tensor, drawn: Drawn) -> Tensor:
