@@ -5,6 +5,8 @@ import pytest
 from PIL import Image
 from tiny_runs import ON_FOLDER, images
 
+from sswp_lib.runs import records
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -104,3 +106,35 @@ def test_data_shows_what_was_skipped_and_why(call, tmp_path):
     assert ["a", "109", "3"] in rows and ["b", "10", "3"] in rows
     said = " ".join(out.split())
     assert "left out: 1, 'train/a/007.png' (empty, or of no image format that is read)" in said
+
+
+def test_searches_and_trainings_run_on_photographs(call, folder):
+    """What a training takes over of its search has the photographs with it; so has the record of each."""
+    root = folder.parent / "root"
+    whole = ("--set", "data.kept=photographs", "--set", "data.decode_size=10", "--set", f"data.root={root}")
+    data = ("--data", f"folder:{folder}")
+    status, out, err = call("search", *ON_FOLDER, *data, *whole)
+    assert status == 0, err
+    crops = ("--set", "train.augment=crop", "--set", "train.shift=0", "--set", "train.cutout=0")
+    for more in (("--init", "concomitant"), crops, ("--init", "simclr")):
+        status, trained, err = call(
+            "train", out.splitlines()[0], *ON_FOLDER, *data, "--set", f"data.root={root}", *more
+        )
+        assert status == 0, err
+        found = records.find(trained.splitlines()[0])
+        assert (found.config["data"]["kept"], found.config["data"]["decode_size"]) == ("photographs", 10)
+        assert 0 <= found.result["test"]["top1"] <= 100
+    assert len([*root.glob("cache/*.pack")]) == 1
+
+
+def test_a_one_shot_search_runs_on_photographs(call, folder):
+    settings = {
+        "data.kept": "photographs", "data.image_size": 8, "data.decode_size": 10, "data.root": folder.parent / "root",
+        "model.num_cells": 2, "model.init_channels": 2, "train.cutout": 0, "one_shot.epochs": 1,
+        "one_shot.batch_size": 4, "ranking.population": 4, "ranking.generations": 1,
+    }  # fmt: skip
+    words = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+    command = ("search", "--preset", "smoke", "--method", "spos", "--device", "cpu", "--quiet", "--data")
+    status, out, err = call(*command, f"folder:{folder}", *words)
+    assert status == 0, err
+    assert records.find(out.splitlines()[0]).config["data"]["kept"] == "photographs"
