@@ -40,7 +40,7 @@ from torchvision.transforms import v2
 
 from sswp_lib.config import Data, Views
 from sswp_lib.learn import packing
-from sswp_lib.learn.data import generator, load, take
+from sswp_lib.learn.data import ImageData, generator, load, take
 from sswp_lib.learn.views import random_views
 
 SIDES, CLASSES, QUALITY = (80, 500), 100, 90  # of the files that are made
@@ -139,9 +139,8 @@ def preparing(files: list[Path], rounds: int, folder: Path) -> dict[str, dict[st
     return clock.rows(part, "prepared")
 
 
-def batches_of(data: Data, count: int, seed: int) -> Iterable[torch.Tensor]:
+def batches_of(loaded: ImageData, count: int, seed: int) -> Iterable[torch.Tensor]:
     """Yield batches of random views of photographs."""
-    loaded = load(data)
     for step in range(count):
         index = torch.randint(0, len(loaded.train), (BATCH,), generator=generator(seed, "batch", step))
         g = generator(seed, "views", step)
@@ -173,7 +172,7 @@ def viewing(data: Data, folder: Path, rounds: int, batches: int) -> dict[str, di
             assert views.shape == (BATCH, 3, SIZE, SIZE)
 
     def ours(seed: int) -> None:
-        for views in batches_of(data, batches, seed):
+        for views in batches_of(loaded, batches, seed):
             assert views.shape == (BATCH, 3, SIZE, SIZE)
 
     for i in range(rounds):
@@ -192,9 +191,10 @@ def opening(data: Data, results: Any) -> None:
 
 def holding(data: Data, batches: int, results: Any, everybody: Any) -> None:
     """Draw batches; put what this process then holds for itself, and what it shares, in MiB, into `results`."""
-    for _ in batches_of(data, batches, os.getpid()):
+    loaded = load(data)
+    for _ in batches_of(loaded, batches, os.getpid()):
         pass
-    load(data).train.pixels.view(-1)[::4096].sum()  # all pages are there now, as after an epoch
+    loaded.train.pixels.view(-1)[::4096].sum()  # all pages are there now, as after an epoch
     everybody.wait()  # nobody leaves before all have looked
     found = psutil.Process().memory_full_info()
     own = found.rss - found.shared  # what is not of a file

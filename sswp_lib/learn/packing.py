@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from sswp_lib.config import InputError
 from sswp_lib.learn.decode import DAMAGE, FORMATS, Progress, loaded, locked, reason, refuse, rgb
@@ -193,6 +192,8 @@ def photograph(file: str | Path, side: int) -> np.ndarray:
 
 def _by_torchvision(content: np.ndarray, side: int) -> np.ndarray | None:
     """Return a JPEG file's pixels; None where Pillow has to say what is wrong with it, or is faster."""
+    from torchvision.io import ImageReadMode, decode_jpeg  # here, because it takes long to import
+
     if len(content) > side * side:  # may have four times as many pixels a side, which Pillow need not decode
         with suppress(*DAMAGE), Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
             if min(image.size) >= 4 * side:

@@ -259,7 +259,7 @@ def test_jpeg_files_are_decoded_as_pillow_does_it(tmp_path, orientation):
 def test_very_large_jpeg_files_are_decoded_at_a_part_of_their_size(tmp_path, monkeypatch):
     Image.fromarray(scene((600, 800))).save(tmp_path / "a.jpg", quality=95)
     whole = packing.photograph(tmp_path / "a.jpg", 200)
-    monkeypatch.setattr(packing, "decode_jpeg", lambda *args, **given: pytest.fail("all of it was decoded"))
+    monkeypatch.setattr("torchvision.io.decode_jpeg", lambda *args, **given: pytest.fail("all of it was decoded"))
     reduced = packing.photograph(tmp_path / "a.jpg", 100)
     assert whole.shape == (200, 266, 3) and reduced.shape == (100, 133, 3)
     beside = np.asarray(Image.fromarray(whole).resize((133, 100), Image.Resampling.BILINEAR))
