@@ -7,12 +7,27 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from sswp_lib.config import DATASETS, InputError, RunError, setting_names, short
-from sswp_lib.presets import METHODS, PRESETS, load_config, parse_settings
+from sswp_lib.config import DATASETS, InputError, RunError, setting_names
+from sswp_lib.options import (
+    Board,
+    DataName,
+    Device,
+    Fresh,
+    Method,
+    Only,
+    Preset,
+    Quiet,
+    Seed,
+    Seeds,
+    Settings,
+    checked_device,
+    parsed,
+)  # fmt: skip
+from sswp_lib.presets import load_config, parse_settings
 
 STOPPED = 130  # what typer makes of Ctrl-C
 SHOWN = (
@@ -31,27 +46,6 @@ app = typer.Typer(
     Start with `sswp search`, then `sswp train RUN --init concomitant`; `sswp reproduce` runs the notebooks.""",
 )  # fmt: skip
 
-Preset = Annotated[str, typer.Option(help=f"Where settings start from: {', '.join(PRESETS)}.")]
-DataName = Annotated[
-    str | None, typer.Option("--data", help=f"Images: {', '.join(DATASETS)}. The preset's own if left out.")
-]
-Method = Annotated[str, typer.Option(help=f"How to search: {', '.join(METHODS)}.")]
-Seed = Annotated[int, typer.Option(min=0, help="Every random number of the run follows from it.")]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="NAME=VALUE",
-        help="Replace a setting, e.g. `search.epochs=40`; repeatable. `sswp settings` lists them.",
-    ),
-]
-Only = Annotated[list[str] | None, typer.Option(help="Only the notebooks whose names begin so, e.g. `01`; repeatable.")]
-Seeds = Annotated[int | None, typer.Option(min=2, help="Seeds of each comparison; the preset's number if left out.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; a GPU if there is one.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress line.")]
-Board = Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard events beside the run's history.")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Do the run even if it is finished; its record is then replaced.")]
-
 
 @app.command()
 def search(
@@ -64,15 +58,19 @@ def search(
     random paths, from labels (spos) or by contrast across paths (pi-nas); or by lot, the best of several (random).
 
     Example: `sswp search --data folder:my_images --set search.epochs=40`. Leaves runs/NAME/ with record.json,
-    genotype.json, weights.safetensors and history.jsonl, and prints NAME and a summary.
+    genotype.json, weights.safetensors and history.jsonl, and prints NAME and a summary. Of a large run it first says
+    what time and memory it will take here.
     """
     from sswp_lib import processes
+    from sswp_lib.lab import forecast
     from sswp_lib.runs import runs
 
     named = None if method == "sswp" else method
     given = parsed(settings, {"seed": ("--seed", seed or None), "search.method": ("--method", named)})
     config = load_config(preset, data, seed, given, method=given.get("search.method", method))
     with processes.together(checked_device(device)) as device:
+        if not quiet and (fresh or runs.finished(config) is None):
+            forecast.say(config, None, device or runs.default_device())
         print_record(runs.search(config, device, quiet, tensorboard, fresh))
 
 
@@ -97,7 +95,7 @@ def train(
     which `--init simclr` pre-trains with, are taken from it unless --data or --set say otherwise.
     """
     from sswp_lib import processes
-    from sswp_lib.lab import sources
+    from sswp_lib.lab import forecast, sources
     from sswp_lib.runs import runs
 
     options = {
@@ -114,6 +112,8 @@ def train(
         {**sources.taken_over(start, named), **own},
     )  # fmt: skip
     with processes.together(checked_device(device)) as device:
+        if not quiet and (fresh or weights is not None or runs.finished(config, start) is None):
+            forecast.say(config, getattr(start, "genotype", start), device or runs.default_device())
         print_record(runs.train(config, start, weights, device, quiet, tensorboard, fresh))
 
 
@@ -340,35 +340,6 @@ def restore(preset: Preset = "quick") -> None:
     new, other = results.restore(preset)
     left = f"; {other} of another release were left" if other else ""
     typer.echo(f"{new} records restored{left}")
-
-
-def parsed(settings: list[str] | None, options: dict[str, tuple[str, object]]) -> dict[str, Any]:
-    """Return what --set gives; InputError where an option says something else of the same setting.
-
-    Args:
-        options: {setting: (its option's name, the option's value or None where it was left out)}.
-    """
-    given = parse_settings(settings or [])
-    for setting, (option, value) in options.items():
-        if value is not None and given.get(setting) not in (None, value):
-            raise InputError(
-                f"{option} {value} and --set {setting}={short(given[setting])} are both given; expected one of them"
-            )
-    return given
-
-
-def checked_device(name: str | None) -> str | None:
-    """Return the device's name; InputError where this machine has none such, or none that computes."""
-    import torch
-
-    try:
-        if name is not None:
-            torch.zeros(1, device=name).cpu()
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); leave --device out"
-        ) from None
-    return name
 
 
 def print_record(record) -> None:

@@ -32,6 +32,7 @@ from sswp_lib.settings import (  # noqa: F401, others ask for them here
 )
 
 DATASETS = ("digits", "cifar10", "cifar100", "tiny-imagenet", "imagenet", "folder:PATH")
+ALIKE = ("digits", "cifar10", "cifar100")  # of these, images of one size
 NUM_CANDIDATES = 7  # of the search space (`space.CANDIDATES`)
 Share = Annotated[StrictFloat, Field(gt=0, le=1)]  # of an image's area
 Turn = Annotated[StrictFloat, Field(ge=0, le=0.5)]  # of the circle of hues
@@ -67,6 +68,9 @@ class Data(Section):
     root: Text = "data"  # where downloaded sets and the folders of tiny-imagenet and imagenet lie
     image_size: StrictInt = Field(32, ge=8, le=512)  # pixels a side of what networks see
     decode_size: StrictInt | None = Field(None, ge=8, le=1024)  # pixels a side of the images kept; None: image_size
+    # the middle square of each image of a folder at that size; or the whole photograph, its shorter side at that size
+    # at most, of which random crops are then taken (what ImageNet is trained with), in one file that is mapped
+    kept: Literal["squares", "photographs"] = "squares"
     classes: tuple[Text, ...] | None = Field(None, min_length=2)  # only these classes of the set; None: all
     # only so many images of each class, in training and test; None: all. A slice of CIFAR is the same from any files
     per_class: StrictInt | None = Field(None, ge=2)
@@ -83,6 +87,15 @@ class Data(Section):
             raise ValueError(
                 f"decode_size {self.decode_size} is less than image_size {self.image_size}; expected as much or more"
             )
+        whole = self.kept == "photographs"
+        refuse(
+            (whole and self.name in ALIKE,
+             f"kept 'photographs' is for image files of any shape; those of {self.name} are all alike: expected "
+             "kept='squares'"),
+            (whole and self.views.rotation > 0,
+             f"views.rotation {self.views.rotation:g} turns squares, not crops of kept 'photographs'; expected 0, or "
+             "kept='squares'"),
+        )  # fmt: skip
         return self
 
 

@@ -117,13 +117,6 @@ class Rows:
         """Return these rows of a batch (whole, ...)."""
         return batch[self.start : self.stop]
 
-    def among(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return of sorted places in the batch (K,) those in these rows, counted from their start, and which of the K
-        they are.
-        """
-        inside = ((index >= self.start) & (index < self.stop)).nonzero().squeeze(1)
-        return index[inside] - self.start, inside
-
     def parts(self, loss: Tensor, metrics: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return of means over these rows their parts of the means over the batch, which the processes' add up to."""
         if len(self) == self.whole:

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 
 from sswp_lib import processes
 from sswp_lib.config import Config, flat
+from sswp_lib.learn import views
 from sswp_lib.learn.data import ImageData, load
 from sswp_lib.learn.recipes import pretraining
 from sswp_lib.learn.search import Search
@@ -53,7 +54,10 @@ CASES: dict[str, dict[str, Any]] = {
 }
 OBJECTIVES = ["simclr", "supervised", "byol"]
 WRONG = {
-    "views drawn by process": ("sswp_lib.learn.views.Rows.of", lambda rows, batch: batch[: len(rows)]),
+    "views drawn by process": (
+        "sswp_lib.learn.views.Drawn.rows",
+        lambda drawn, start, stop: rows(drawn, 0, stop - start),
+    ),
     "nothing gathered": ("sswp_lib.processes.gathered", lambda x: (x, 0)),
     "gathered without gradients": ("sswp_lib.processes._Gathered.backward", lambda ctx, grad: (None, None)),
     "BatchNorm by process": (
@@ -63,7 +67,7 @@ WRONG = {
     "gradients averaged": ("sswp_lib.processes.summed", lambda gradients, metrics: _averaged(gradients, metrics)),
 }
 """What is easily done wrong, as a replacement of one function."""
-summed = processes.summed
+rows, summed = views.Drawn.rows, processes.summed
 
 
 def _stats(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -228,7 +228,7 @@ def _cost(job: Job | Ranking, counted: set) -> float:
         r = job.config.ranking
         return total + RUN + sum(_one_shot_seconds(in_cells(job.config), r.population * r.generations))
     training = job.source if isinstance(job.source, Choices) else job.source is not None
-    return total + RUN + steps(job) * _step_seconds(plain(job), training)
+    return total + RUN + steps_of(job) * _step_seconds(plain(job), training)
 
 
 def _cost_of_ranking(job: Ranking) -> float:
@@ -269,7 +269,7 @@ def plain(job: Job) -> Config:
     return job.config.changed(**same, **{"search.prune": "none", "search.ratios": (0.0, 1.0)}, seed=0)
 
 
-def steps(job: Job) -> int:
+def steps_of(job: Job) -> int:
     config, count = job.config, len(load(job.config.data).train)
     if job.source is None:
         draws = config.random.draws if config.search.method == RANDOM else 1
@@ -286,8 +286,8 @@ def _step_seconds(config: Config, training: bool | Choices) -> float:
     data, device = load(config.data, runs.default_device()), runs.default_device()
     if training:
         what = training if isinstance(training, Choices) else Genotype.published("DARTS_V2", config.model.num_cells)
-        return _seconds_a_step(Training(config, data, what, device=device), device)
-    return _seconds_a_step(SEARCHES[config.search.method](config, data, device), device)
+        return seconds_a_step(Training(config, data, what, device=device), device)
+    return seconds_a_step(SEARCHES[config.search.method](config, data, device), device)
 
 
 @cache
@@ -296,10 +296,10 @@ def _ranking_seconds(config: Config) -> dict[str, float]:
     data, device = load(config.data, runs.default_device()), runs.default_device()
     loop = OneShot(config, data, device)
     evaluation = LinearEvaluation(config, data, loop.supernet, device)
-    return {"step": _seconds_a_step(loop, device), "linear": _seconds_a_step(evaluation, device)}
+    return {"step": seconds_a_step(loop, device), "linear": seconds_a_step(evaluation, device)}
 
 
-def _seconds_a_step(loop: Loop, device: str) -> float:
+def seconds_a_step(loop: Loop, device: str) -> float:
     steps = loop.advance()
     next(steps)
     started = _now(device)

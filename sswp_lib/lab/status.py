@@ -137,7 +137,7 @@ def _like(task: Task) -> str:
     """Return what tasks share that take about as long: all that matters to a step, and how many there are."""
     if isinstance(task.job, Job):
         source = "found" if task.job.search else task.job.source
-        return repr((task.what, estimate.plain(task.job), estimate.steps(task.job), source))
+        return repr((task.what, estimate.plain(task.job), estimate.steps_of(task.job), source))
     return repr((task.what, task.job.config.one_shot, len(task.job.architectures)))
 
 

@@ -9,7 +9,6 @@ import sharing
 import torch
 
 from sswp_lib import processes
-from sswp_lib.processes import Rows
 
 WITHIN = {"float32": 1e-4, "float64": 1e-9}
 THOROUGH = "SSWP_THOROUGH" in os.environ  # everything on four processes, too, which takes minutes
@@ -87,11 +86,6 @@ def test_rows_are_shared_out_evenly_and_each_once(monkeypatch, whole, count):
     batch = torch.arange(whole)
     assert torch.equal(torch.cat([rows.of(batch) for rows in shares]), batch)
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
-
-
-def test_chosen_places_are_found_among_a_processes_rows():
-    places, which = Rows(4, 8, 12).among(torch.tensor([0, 4, 6, 7, 8, 11]))
-    assert places.tolist() == [0, 2, 3] and which.tolist() == [1, 2, 3]
 
 
 def test_alone_nothing_is_changed_or_copied():
