@@ -7,12 +7,27 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from sswp_lib.config import DATASETS, InputError, RunError, setting_names, short
-from sswp_lib.presets import METHODS, PRESETS, load_config, parse_settings
+from sswp_lib.config import DATASETS, InputError, RunError, setting_names
+from sswp_lib.options import (
+    Board,
+    DataName,
+    Device,
+    Fresh,
+    Method,
+    Only,
+    Preset,
+    Quiet,
+    Seed,
+    Seeds,
+    Settings,
+    checked_device,
+    parsed,
+)  # fmt: skip
+from sswp_lib.presets import load_config, parse_settings
 
 STOPPED = 130  # what typer makes of Ctrl-C
 SHOWN = (
@@ -31,25 +46,6 @@ app = typer.Typer(
     Start with `sswp search`, then `sswp train RUN --init concomitant`; `sswp reproduce` runs the notebooks.""",
 )  # fmt: skip
 
-Preset = Annotated[str, typer.Option(help=f"Where settings start from: {', '.join(PRESETS)}.")]
-DataName = Annotated[
-    str | None, typer.Option("--data", help=f"Images: {', '.join(DATASETS)}. The preset's own if left out.")
-]
-Method = Annotated[str, typer.Option(help=f"How to search: {', '.join(METHODS)}.")]
-Seed = Annotated[int, typer.Option(min=0, help="Every random number of the run follows from it.")]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="NAME=VALUE",
-        help="Replace a setting, e.g. `search.epochs=40`; repeatable. `sswp settings` lists them.",
-    ),
-]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; a GPU if there is one.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress line.")]
-Board = Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard events beside the run's history.")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Do the run even if it is finished; its record is then replaced.")]
-
 
 @app.command()
 def search(
@@ -62,14 +58,20 @@ def search(
     random paths, from labels (spos) or by contrast across paths (pi-nas); or by lot, the best of several (random).
 
     Example: `sswp search --data folder:my_images --set search.epochs=40`. Leaves runs/NAME/ with record.json,
-    genotype.json, weights.safetensors and history.jsonl, and prints NAME and a summary.
+    genotype.json, weights.safetensors and history.jsonl, and prints NAME and a summary. Of a large run it first says
+    what time and memory it will take here.
     """
+    from sswp_lib import processes
+    from sswp_lib.lab import forecast
     from sswp_lib.runs import runs
 
     named = None if method == "sswp" else method
     given = parsed(settings, {"seed": ("--seed", seed or None), "search.method": ("--method", named)})
     config = load_config(preset, data, seed, given, method=given.get("search.method", method))
-    print_record(runs.search(config, checked_device(device), quiet, tensorboard, fresh))
+    with processes.together(checked_device(device)) as device:
+        if not quiet and (fresh or runs.finished(config) is None):
+            forecast.say(config, None, device or runs.default_device())
+        print_record(runs.search(config, device, quiet, tensorboard, fresh))
 
 
 @app.command()
@@ -92,7 +94,8 @@ def train(
     Example: `sswp train search-1a2b --init concomitant --labels 0.1`. The data, the model and the settings of a search,
     which `--init simclr` pre-trains with, are taken from it unless --data or --set say otherwise.
     """
-    from sswp_lib.lab import sources
+    from sswp_lib import processes
+    from sswp_lib.lab import forecast, sources
     from sswp_lib.runs import runs
 
     options = {
@@ -108,7 +111,10 @@ def train(
         preset, data if named is not None else sources.data_of(start), seed,
         {**sources.taken_over(start, named), **own},
     )  # fmt: skip
-    print_record(runs.train(config, start, weights, checked_device(device), quiet, tensorboard, fresh))
+    with processes.together(checked_device(device)) as device:
+        if not quiet and (fresh or weights is not None or runs.finished(config, start) is None):
+            forecast.say(config, getattr(start, "genotype", start), device or runs.default_device())
+        print_record(runs.train(config, start, weights, device, quiet, tensorboard, fresh))
 
 
 @app.command("data")
@@ -219,15 +225,11 @@ def settings() -> None:
 def reproduce(
     preset: Preset = "quick",
     data: DataName = None,
-    only: Annotated[
-        list[str] | None, typer.Option(help="Only the notebooks whose names begin so, e.g. `01`; repeatable.")
-    ] = None,
+    only: Only = None,
     start: Annotated[
         str | None, typer.Option("--from", help="Only that notebook and those after it, e.g. `04`.")
     ] = None,
-    seeds: Annotated[
-        int | None, typer.Option(min=2, help="Seeds of each comparison; the preset's number if left out.")
-    ] = None,
+    seeds: Seeds = None,
     jobs: Annotated[
         int | None,
         typer.Option(min=1, help="Notebooks at once; if left out, 1 on a GPU, else 2 where there are two processors."),
@@ -252,6 +254,48 @@ def reproduce(
     failed = notebooks.reproduce(preset, data, only, seeds, start, jobs, hang_after, seconds)
     if failed:
         raise RunError(f"{len(failed)} of the notebooks failed: {', '.join(failed)}")
+
+
+@app.command()
+def submit(
+    preset: Preset = "quick", data: DataName = None, only: Only = None, seeds: Seeds = None,
+    where: Annotated[str, typer.Option("--cluster", help="slurm, or local: processes of this machine.")] = "slurm",
+    limit: Annotated[int, typer.Option("--array-limit", min=1, help="Tasks at once, at most.")] = 8,
+    minutes: Annotated[int, typer.Option("--time", min=2, help="Of a task, which is then queued again.")] = 240,
+    partition: Annotated[str | None, typer.Option(help="Of the cluster.")] = None,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs of a task.")] = 0,
+    cpus: Annotated[int, typer.Option(min=1, help="Processors of a task; its threads.")] = 1,
+    processes: Annotated[int, typer.Option(min=1, help="Processes of a task, by torchrun if several.")] = 1,
+    extra: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="For sbatch, e.g. `mem=16G`.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Try what failed again.")] = False,
+) -> None:  # fmt: skip
+    """Compute what `sswp reproduce` needs as an array of tasks on a cluster. Each task does what is ready and nobody is
+    at, until nothing is left; submitted twice, nothing is done twice.
+
+    Example: `sswp submit --preset cifar --gpus 1 --cpus 8 --array-limit 4`, `sswp status --watch`, then `sswp reproduce
+    --preset cifar`. All hosts must share the folder of runs. Logs go to runs/cluster/.
+    """
+    from sswp_lib.lab import cluster
+    from sswp_lib.lab.plan import Request
+
+    resources = cluster.Resources(minutes, gpus, cpus, processes, partition, cluster.options(extra or []))
+    typer.echo(cluster.submit(Request.of(preset, data, only, seeds), where, limit, resources, again))
+
+
+@app.command()
+def status(
+    preset: Annotated[str | None, typer.Option(help="Only what was submitted of that preset.")] = None,
+    only: Only = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep it up to date while anything is at it.")] = False,
+) -> None:
+    """Show what of the submitted plans waits, runs, is done or failed, and when all will be done."""
+    from sswp_lib.lab import status as standing
+
+    wanted = standing.chosen(preset, only)
+    if watch:
+        standing.watch(wanted, typer.echo)
+    else:
+        typer.echo(standing.shown(wanted)[0])
 
 
 @app.command()
@@ -298,37 +342,12 @@ def restore(preset: Preset = "quick") -> None:
     typer.echo(f"{new} records restored{left}")
 
 
-def parsed(settings: list[str] | None, options: dict[str, tuple[str, object]]) -> dict[str, Any]:
-    """Return what --set gives; InputError where an option says something else of the same setting.
-
-    Args:
-        options: {setting: (its option's name, the option's value or None where it was left out)}.
-    """
-    given = parse_settings(settings or [])
-    for setting, (option, value) in options.items():
-        if value is not None and given.get(setting) not in (None, value):
-            raise InputError(
-                f"{option} {value} and --set {setting}={short(given[setting])} are both given; expected one of them"
-            )
-    return given
-
-
-def checked_device(name: str | None) -> str | None:
-    """Return the device's name; InputError where this machine has none such, or none that computes."""
-    import torch
-
-    try:
-        if name is not None:
-            torch.zeros(1, device=name).cpu()
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); leave --device out"
-        ) from None
-    return name
-
-
 def print_record(record) -> None:
-    """Print a run's name and the result's plain numbers."""
+    """Print a run's name and the result's plain numbers; of processes that share it the first one does."""
+    from sswp_lib import processes
+
+    if not processes.first():
+        return
     typer.echo(record.name)
     for name, value in record.result.items():
         if name == "evidence":  # of which the rest is a number an entry of alpha
@@ -337,15 +356,24 @@ def print_record(record) -> None:
             typer.echo(f"  {name}: {json.dumps(value)}")
 
 
+def _say(error: InputError | RunError) -> None:
+    if "torch" in sys.modules:  # else there are no others, and it takes a second to import
+        from sswp_lib import processes
+
+        if not processes.says(error):
+            return
+    print(f"sswp: {error}", file=sys.stderr)
+
+
 def main() -> None:
     """Run the command; a wrong input or a failed run is one line on standard error, never a traceback."""
     try:
         app()
     except InputError as error:
-        print(f"sswp: {error}", file=sys.stderr)
+        _say(error)
         sys.exit(2)
     except RunError as error:
-        print(f"sswp: {error}", file=sys.stderr)
+        _say(error)
         sys.exit(1)
     except SystemExit as end:
         if end.code == STOPPED:

@@ -32,6 +32,7 @@ from sswp_lib.settings import (  # noqa: F401, others ask for them here
 )
 
 DATASETS = ("digits", "cifar10", "cifar100", "tiny-imagenet", "imagenet", "folder:PATH")
+ALIKE = ("digits", "cifar10", "cifar100")  # of these, images of one size
 NUM_CANDIDATES = 7  # of the search space (`space.CANDIDATES`)
 Share = Annotated[StrictFloat, Field(gt=0, le=1)]  # of an image's area
 Turn = Annotated[StrictFloat, Field(ge=0, le=0.5)]  # of the circle of hues
@@ -67,6 +68,9 @@ class Data(Section):
     root: Text = "data"  # where downloaded sets and the folders of tiny-imagenet and imagenet lie
     image_size: StrictInt = Field(32, ge=8, le=512)  # pixels a side of what networks see
     decode_size: StrictInt | None = Field(None, ge=8, le=1024)  # pixels a side of the images kept; None: image_size
+    # the middle square of each image of a folder at that size; or the whole photograph, its shorter side at that size
+    # at most, of which random crops are then taken (what ImageNet is trained with), in one file that is mapped
+    kept: Literal["squares", "photographs"] = "squares"
     classes: tuple[Text, ...] | None = Field(None, min_length=2)  # only these classes of the set; None: all
     # only so many images of each class, in training and test; None: all. A slice of CIFAR is the same from any files
     per_class: StrictInt | None = Field(None, ge=2)
@@ -83,6 +87,15 @@ class Data(Section):
             raise ValueError(
                 f"decode_size {self.decode_size} is less than image_size {self.image_size}; expected as much or more"
             )
+        whole = self.kept == "photographs"
+        refuse(
+            (whole and self.name in ALIKE,
+             f"kept 'photographs' is for image files of any shape; those of {self.name} are all alike: expected "
+             "kept='squares'"),
+            (whole and self.views.rotation > 0,
+             f"views.rotation {self.views.rotation:g} turns squares, not crops of kept 'photographs'; expected 0, or "
+             "kept='squares'"),
+        )  # fmt: skip
         return self
 
 
@@ -91,7 +104,8 @@ class Model(Section):
     num_cells: StrictInt = Field(20, ge=1)  # section 4.1
     stem: Literal["cifar", "imagenet"] = "cifar"
     projection_dim: StrictInt = Field(128, ge=2)  # SimCLR
-    precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: autocast; appendix A uses it for ImageNet
+    # autocast, as appendix A has it for ImageNet; float16, for cards without bfloat16, with its loss scaled
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
 
 
 class Search(Section):
@@ -270,6 +284,9 @@ class Config(Section):
              f"train.cutout {train.cutout} is larger than images of {size} pixels; expected e.g. {half} or 0"),
             *check_relaxed(self.relaxed, self.search.method, self.model.num_cells, size, self.model.precision),
             check_one_shot(self.one_shot, self.search.method),
+            (self.model.precision == "float16" and self.search.method != "sswp",
+             f"model.precision float16 needs losses that are scaled, which method {self.search.method!r} does not do; "
+             "expected bfloat16 or float32"),
         )  # fmt: skip
         return self
 

@@ -1,6 +1,6 @@
 """What a preset, a data set and a study each change in the defaults, which are the paper's.
 
-Presets other than `paper` choose hyper-parameters of their own and say so.
+Presets other than `paper` and `imagenet` choose hyper-parameters of their own and say so.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DATA_DEFAULTS: dict[str, dict[str, Any]] = {
     # Table 5, sections 4.1 and 4.2; mixed precision: appendix A. What the paper does not name is inherited from DARTS
     # (section 4.1): random resized crops and label smoothing 0.1.
     "imagenet": {
-        "data.image_size": 224, "data.decode_size": 256,
+        "data.image_size": 224, "data.decode_size": 256, "data.kept": "photographs",
         "model.stem": "imagenet", "model.init_channels": 48, "model.num_cells": 14,
         "model.precision": "bfloat16", "search.epochs": 100, "search.batch_size": 256, "train.batch_size": 1024,
         "train.lr": 0.4, "train.epochs": 250, "train.cutout": 0, "train.drop_path": 0.0, "train.augment": "crop",
@@ -74,6 +74,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "train.epochs": 100, "train.labels": 0.1, "train.validation": 0.1,
     },
     "paper": {"data.name": "cifar10"},
+    # the paper's on ImageNet: Table 2 as it stands (its other row: search.epochs=50); with --data tiny-imagenet Table
+    # 3d, whose sizes and epochs are those of CIFAR (its other row: a search on cifar10, search.epochs=600)
+    "imagenet": {"data.name": "imagenet"},
 }  # fmt: skip
 
 
@@ -90,6 +93,7 @@ _RELAXED: dict[str, dict[str, Any]] = {
         "search.weight_decay": 3e-4, "relaxed.init_channels": 16, "relaxed.num_cells": 8,
     },
 }  # fmt: skip
+_RELAXED["imagenet"] = _RELAXED["paper"]
 
 
 def _evolution(population: int, generations: int) -> dict[str, int]:
@@ -126,6 +130,7 @@ _SSNAS: dict[str, dict[str, Any]] = {
     },
     "paper": {**_RELAXED["paper"], "train.epochs": 650, "train.validation": 0.1},
 }  # fmt: skip
+_SSNAS["imagenet"] = _SSNAS["paper"]
 _SSNAS = {p: {**own, "search.method": "ssnas", "search.temperature": 0.5} for p, own in _SSNAS.items()}
 
 # Training of an architecture of NAS-Bench-201 by itself: its authors' recipe without Nesterov's momentum, with neither
@@ -164,6 +169,7 @@ ONE_SHOT: dict[str, dict[str, Any]] = {
     },
     "paper": {**_STAND_ALONE, "train.epochs": 200, "train.batch_size": 256},
 }  # fmt: skip
+ONE_SHOT["imagenet"] = ONE_SHOT["paper"]
 
 SUPERVISED: dict[str, Any] = {  # at a rate of its own, NAS-Bench-201's: contrast of outputs of length 1 wants a smaller
     "one_shot.objective": "supervised", "one_shot.lr": 0.1,
@@ -188,6 +194,7 @@ _BY_LOT: dict[str, dict[str, Any]] = {
     "cifar": {"random.draws": 8, "search.epochs": 12},
     "paper": {"random.draws": 8, "search.epochs": 40},
 }
+_BY_LOT["imagenet"] = _BY_LOT["paper"]
 # What a method of search changes in a preset: {method: {preset: settings}}. SSNAS searches as DARTS does, with batches
 # of 32 or 64 images; it names no temperature: 0.5 is ours, and SimCLR's on CIFAR-10.
 METHODS: dict[str, dict[str, dict[str, Any]]] = {
@@ -244,6 +251,8 @@ STUDIES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "one_shot": ONE_SHOT,
 }
+for _own in STUDIES.values():
+    _own.update({"imagenet": _own["paper"]} if "paper" in _own else {})
 # all methods on one bench: judged as the ablations are
 STUDIES["bench"] = {**STUDIES["ablations"], "quick": {**STUDIES["ablations"]["quick"], "search.epochs": 16}}
 # What a preset changes for its second data set, a slice of photographs beside the digits; and in its studies there.

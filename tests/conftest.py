@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 import sys
 from dataclasses import replace
@@ -118,6 +119,16 @@ def finished(runs_folder, made_once):
     shutil.copytree(made_once, runs_folder)
     (record,) = runs.everything()
     return record
+
+
+@pytest.fixture(scope="session")
+def context():
+    """Processes that start quickly: each is forked from one that has imported the library and done nothing else."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["sswp_lib.runs.runs", "sklearn.datasets", "sklearn.model_selection", "torch._dynamo"]
+    )
+    return context
 
 
 @pytest.fixture

@@ -13,7 +13,10 @@ import sswp_lib
 
 PACKAGE = Path(sswp_lib.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-ROOMS = ["settings", "methods", "config", "presets", "space", "learn", "runs", "paper", "show", "lab", "cli"]
+ROOMS = [
+    "settings", "processes", "methods", "config", "presets", "space", "learn", "runs", "paper", "show", "lab",
+    "options", "cli",
+]  # fmt: skip
 SPACE = [
     ["genotype", "small"],
     ["depthwise"],

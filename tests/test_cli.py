@@ -11,6 +11,7 @@ from PIL import Image
 from tiny_runs import ON_FOLDER, TINY_RUN, genotype_file, images, plain, stop_at
 
 from sswp_lib.config import setting_names
+from sswp_lib.lab import forecast
 from sswp_lib.learn.search import Search
 from sswp_lib.presets import METHODS, PRESETS
 from sswp_lib.runs import runs
@@ -139,6 +140,8 @@ def test_train_from_a_genotype_as_darts_prints_it(call, tmp_path):
 
 def test_published_cells_make_a_network_of_the_configurations_depth(call, monkeypatch):
     seen = []
+    monkeypatch.setattr(runs, "finished", lambda *given: None)  # which would look for the images
+    monkeypatch.setattr(forecast, "say", lambda *given: None)
     monkeypatch.setattr(
         runs, "train", lambda config, source, *a: seen.append((source.num_cells, config.model.num_cells)) or exit(0)
     )
@@ -195,6 +198,7 @@ def test_two_stage_baseline_of_a_search_pre_trains_as_long_and_by_the_same_recip
 
 def test_a_data_set_named_by_a_setting_has_its_own_views(call, monkeypatch):
     seen = []
+    monkeypatch.setattr(forecast, "say", lambda *given: None)
     monkeypatch.setattr(runs, "search", lambda config, *a: seen.append(config.data) or sys.exit(0))
     for given in (["--data", "cifar10"], ["--set", "data.name=cifar10"], ["--set", "data.name='cifar10'"]):
         call("search", "--preset", "smoke", *given)

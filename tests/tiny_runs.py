@@ -4,6 +4,7 @@ command.
 
 import json
 import os
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -117,6 +118,20 @@ def search_and_tell(folder: Path, config: Config, waiting, told) -> None:
     Search.train_step, Line.note = counted, heard
     record = runs.search(config, device="cpu", quiet=True)
     told.put((len(steps), record.model_dump(mode="json")))
+
+
+def ask_for_all(folder: Path, configs: list[Config], told) -> None:
+    """Ask for several runs, and tell {seed: how many of its steps this process did} and the records."""
+    os.environ["SSWP_RUNS"] = str(folder)
+    steps, train_step = Counter(), Search.train_step
+
+    def counted(self):
+        steps[self.config.seed] += 1
+        train_step(self)
+
+    Search.train_step = counted
+    records = [runs.search(config, device="cpu", quiet=True) for config in configs]
+    told.put((dict(steps), {record.seed: record.model_dump(mode="json") for record in records}))
 
 
 class Stop(Exception):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from scipy.stats import binomtest
 
-from sswp_lib.config import flat
+from sswp_lib.config import Config, flat
 from sswp_lib.lab.portable import DESCRIPTION, Description
 from sswp_lib.presets import PRESETS, load_config
 from sswp_lib.runs.models import data_facts
@@ -75,8 +75,12 @@ def nearest_presets(record: Record) -> tuple[list[str], list[str]]:
     """Return the presets whose network and training are most like a run's, and the settings in which they differ."""
     name, differ = record.config["data"]["name"], {}
     found = flat({section: record.config[section] for section in ("model", "train")})
+    seen: list[Config] = []
     for preset in PRESETS:
         config = load_config(preset, "folder:own" if name == "folder" else name)
+        if config in seen:  # of the same settings on this data set
+            continue
+        seen.append(config)
         own = flat(config.model_dump(mode="json"))
         changed = [setting for setting, value in found.items() if own.get(setting) != value]
         differ[preset] = [f"{setting} = {found[setting]}" for setting in changed if setting not in OWN_ROWS]

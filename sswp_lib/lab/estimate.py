@@ -39,12 +39,16 @@ STEPS = 4  # measured after one that is not
 RUN = 1.5
 
 
-def plan(notebook: Path, preset: str, data: str | None, seeds: int | None) -> list[Job | Ranking]:
+def plan(notebook: Path, preset: str, data: str | None, seeds: int | None, guess: bool = True) -> list[Job | Ranking]:
     """Return the runs that a notebook asks for, with its own parameters but for those that are given; none where they
     cannot be told beforehand.
+
+    Args:
+        guess: whether runs that hang on what others come to, which are not there yet, stand in it as some of their
+            kind, so that they can be counted; else they are left out.
     """
     jobs = JOBS.get(notebook.stem[:2])
-    own = parameters(notebook) | {"preset": preset, "data": data, "seeds": seeds}
+    own = parameters(notebook) | {"preset": preset, "data": data, "seeds": seeds, "guess": guess}
     return jobs(own) if jobs else []
 
 
@@ -63,8 +67,8 @@ def _setup(own: dict[str, Any], study: str = "ablations") -> Setup:
 def _tour(own: dict[str, Any]) -> list[Job]:
     config, few, n, _ = _setup(own, "few_labels")
     first = tour.choosing(config, few, n)
-    best = _chosen(first, tour.recipes, dict.fromkeys(beyond.STARTS, (next(iter(studies.AUGMENTED)), 0.03)))
-    return [*studies.searches(config, 1), *first, *tour.repeated(config, few, n, best, 2 * n)]
+    best = _chosen(own, first, tour.recipes, dict.fromkeys(beyond.STARTS, (next(iter(studies.AUGMENTED)), 0.03)))
+    return [*studies.searches(config, 1), *first, *(tour.repeated(config, few, n, best, 2 * n) if best else [])]
 
 
 def _few_labels(own: dict[str, Any]) -> list[Job]:
@@ -103,9 +107,9 @@ def _fractions(own: dict[str, Any]) -> list[Job]:
     rates, shares = own["learning_rates"] or studies.LEARNING_RATES, own["fractions"] or studies.FRACTIONS
     at_ten = studies.rates_at(config, study, 0.1, n, rates, studies.STARTS)
     staged = beyond.extent(own["preset"]).stages
-    best = _chosen(at_ten, tables.best_lr, dict.fromkeys(studies.STARTS, 0.1))
+    best = _chosen(own, at_ten, tables.best_lr, dict.fromkeys(studies.STARTS, 0.1))
     return [
-        *at_ten, *studies.fractions_at(config, study, best, shares, n),
+        *at_ten, *(studies.fractions_at(config, study, best, shares, n) if best else []),
         *studies.few_labels(config, few, n, inits=("random", "simclr", "concomitant")), *_map(own),
         *(beyond.stages(beyond.of_length(config, staged), study, n, 0.1, rates) if staged else []),
     ]  # fmt: skip
@@ -119,8 +123,8 @@ def _map(own: dict[str, Any]) -> list[Job]:
         first = beyond.choices(config, few, n, affords.labels, affords.choosing, rates)
         epochs = beyond.lengths(config, affords.lengths)
         anything = {(k, i): (next(iter(studies.AUGMENTED)), 0.05) for k in affords.labels for i in beyond.STARTS}
-        best = _chosen(first, beyond.best_recipes, anything)
-        jobs += [*first, *beyond.by_length(config, few, n, best, epochs)]
+        best = _chosen(own, first, beyond.best_recipes, anything)
+        jobs += [*first, *(beyond.by_length(config, few, n, best, epochs) if best else [])]
     return jobs
 
 
@@ -173,12 +177,14 @@ JOBS: dict[str, Callable[[dict[str, Any]], list[Job | Ranking]]] = {  # by the n
 }  # fmt: skip
 
 
-def _chosen(jobs: list[Job], choose: Callable[[pd.DataFrame], T], anything: T) -> T:
-    """Return what a notebook chooses by these trainings; `anything` where they are not all there, for only the number
-    of runs that follow counts then.
+def _chosen(own: dict[str, Any], jobs: list[Job], choose: Callable[[pd.DataFrame], T], anything: T) -> T | None:
+    """Return what a notebook chooses by these trainings; where they are not all there `anything`, if only the number
+    of runs that follow counts, else None.
     """
     done = _done(jobs)
-    return choose(tables.trainings(done)) if len(done) == len(jobs) else anything
+    if len(done) == len(jobs):
+        return choose(tables.trainings(done))
+    return anything if own["guess"] else None
 
 
 def _done(jobs: list[Job]) -> list[Done]:
@@ -222,7 +228,7 @@ def _cost(job: Job | Ranking, counted: set) -> float:
         r = job.config.ranking
         return total + RUN + sum(_one_shot_seconds(in_cells(job.config), r.population * r.generations))
     training = job.source if isinstance(job.source, Choices) else job.source is not None
-    return total + RUN + _steps(job) * _step_seconds(_plain(job), training)
+    return total + RUN + steps_of(job) * _step_seconds(plain(job), training)
 
 
 def _cost_of_ranking(job: Ranking) -> float:
@@ -245,7 +251,7 @@ def _one_shot_seconds(config: Config, architectures: int) -> tuple[float, float,
     return s.epochs * (images // s.batch_size) * each["step"], linear, scoring
 
 
-def _plain(job: Job) -> Config:
+def plain(job: Job) -> Config:
     """Return the configuration without what hardly changes a step's time, so that few are measured."""
     same = {
         "train.init": "random",
@@ -263,7 +269,7 @@ def _plain(job: Job) -> Config:
     return job.config.changed(**same, **{"search.prune": "none", "search.ratios": (0.0, 1.0)}, seed=0)
 
 
-def _steps(job: Job) -> int:
+def steps_of(job: Job) -> int:
     config, count = job.config, len(load(job.config.data).train)
     if job.source is None:
         draws = config.random.draws if config.search.method == RANDOM else 1
@@ -280,8 +286,8 @@ def _step_seconds(config: Config, training: bool | Choices) -> float:
     data, device = load(config.data, runs.default_device()), runs.default_device()
     if training:
         what = training if isinstance(training, Choices) else Genotype.published("DARTS_V2", config.model.num_cells)
-        return _seconds_a_step(Training(config, data, what, device=device), device)
-    return _seconds_a_step(SEARCHES[config.search.method](config, data, device), device)
+        return seconds_a_step(Training(config, data, what, device=device), device)
+    return seconds_a_step(SEARCHES[config.search.method](config, data, device), device)
 
 
 @cache
@@ -290,10 +296,10 @@ def _ranking_seconds(config: Config) -> dict[str, float]:
     data, device = load(config.data, runs.default_device()), runs.default_device()
     loop = OneShot(config, data, device)
     evaluation = LinearEvaluation(config, data, loop.supernet, device)
-    return {"step": _seconds_a_step(loop, device), "linear": _seconds_a_step(evaluation, device)}
+    return {"step": seconds_a_step(loop, device), "linear": seconds_a_step(evaluation, device)}
 
 
-def _seconds_a_step(loop: Loop, device: str) -> float:
+def seconds_a_step(loop: Loop, device: str) -> float:
     steps = loop.advance()
     next(steps)
     started = _now(device)

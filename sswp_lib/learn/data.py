@@ -1,32 +1,33 @@
 """Data sets as uint8 tensors; splits; batches; and where every random number comes from.
 
 Paper: section 4.1 (data sets), 4.4 (labelled fractions); DARTS (the half/half split of the bi-level search).
-Deliberate deviations: images are decoded and resized once, to `decode_size`, or to `image_size` where there is none.
+Deliberate deviations: images are decoded and resized once, to `decode_size`, or to `image_size` where there is none;
+squares that are cut from their middle, or whole photographs in a mapped file (`packed`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sswp_lib.config import Data, InputError, home, suggest
-from sswp_lib.learn import folders
+from sswp_lib.learn import folders, packing, pixels
 from sswp_lib.learn.contents import contents
 from sswp_lib.learn.decode import KEEP_BYTES, VERSION, Progress, decode
 from sswp_lib.learn.folders import Listing
 from sswp_lib.learn.found import Found
 from sswp_lib.learn.known import CIFAR, Images, cifar, digits
+from sswp_lib.learn.packed import Packed
 
 IN_MEMORY_BYTES = 8 * 2**30  # larger sets stay on the host, most of them in a mapped file; ours
-PART_BYTES = 32 * 2**20  # of images that are worked on at once; ours
 
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:
@@ -43,15 +44,15 @@ class ImageData:
     """A data set in memory, or mapped there from a file.
 
     Attributes:
-        train, test: uint8 (N, 3, S, S); test may be None.
+        train, test: uint8 (N, 3, S, S), or photographs of any shape; test may be None.
         train_labels, test_labels: int64 (N,), or None where there are no labels.
         classes: class names in label order. mean, std: of the training images, (3,), in 0-1.
         found: what there is, in numbers and words.
     """
 
     name: str
-    train: Tensor
-    test: Tensor | None
+    train: Tensor | Packed
+    test: Tensor | Packed | None
     train_labels: Tensor | None
     test_labels: Tensor | None
     classes: tuple[str, ...]
@@ -74,7 +75,7 @@ class ImageData:
             )
         return self.train_labels
 
-    def test_set(self) -> tuple[Tensor, Tensor]:
+    def test_set(self) -> tuple[Tensor | Packed, Tensor]:
         """Return test images and labels; InputError where there are none."""
         if self.test is None or self.test_labels is None or not len(self.test):
             raise InputError(f"{self.name} has no labelled test images; put them into test/<class>/ folders")
@@ -105,6 +106,7 @@ class _Wanted:
     name: str
     root: str
     size: int
+    kept: str
     classes: tuple[str, ...] | None
     per_class: int | None
     device: str
@@ -126,7 +128,11 @@ def load(config: Data, device: str | torch.device = "cpu", progress: Progress = 
     name = f"folder:{listing.folder}" if config.name.startswith("folder:") else config.name
     classes = config.classes and tuple(map(folders.composed, config.classes))
     content = fingerprint(config)
-    return _load(_Wanted(name, config.root, size, classes, config.per_class, str(device), content, listing, progress))
+    return _load(
+        _Wanted(
+            name, config.root, size, config.kept, classes, config.per_class, str(device), content, listing, progress
+        )
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=2)
@@ -137,22 +143,42 @@ def _load(wanted: _Wanted) -> ImageData:
     elif listing is None:
         parts = cifar(name, _root(wanted.root), wanted.progress)
     else:
-        parts, noted = _decoded(wanted)
+        parts, noted = (_photographs if wanted.kept == "photographs" else _decoded)(wanted)
     parts = parts if wanted.classes is None else _only(wanted.classes, name, *parts)
     parts = parts if wanted.per_class is None else _first(wanted.per_class, name, parts)
     train, train_labels, test, test_labels, classes = parts
-    train, test = _resize(train, wanted.size), None if test is None else _resize(test, wanted.size)
+    train, test = (images if images is None else _of_size(images, wanted.size) for images in (train, test))
+    mean, std = train.statistics() if isinstance(train, Packed) else pixels.statistics(train)
     found = Found(
         str(listing.folder) if listing else name, listing is not None, len(train), 0 if test is None else len(test),
         tuple(zip(classes, _counts(train_labels, classes), _counts(test_labels, classes), strict=True)),
         () if listing is None else tuple(listing.passed.items()), tuple(noted),
+        (_lies(train, test), f"mean {_rounded(mean)}, deviation {_rounded(std)} of red, green and blue, of 1"),
     )  # fmt: skip
-    mean, std = _statistics(train)
-    on_device = lambda t: t.to(wanted.device) if t is not None and t.nbytes < IN_MEMORY_BYTES else t  # noqa: E731
-    return ImageData(
-        name, *map(on_device, (train, test, train_labels, test_labels)), tuple(classes), mean.to(wanted.device),
-        std.to(wanted.device), found,
-    )  # fmt: skip
+    images = (_on_device(t, wanted.device) for t in (train, test, train_labels, test_labels))
+    return ImageData(name, *images, tuple(classes), mean.to(wanted.device), std.to(wanted.device), found)
+
+
+def _lies(*parts: Tensor | Packed | None) -> str:
+    """Return in words how large the images are, and all of them."""
+    images, size = parts[0], sum(part.nbytes for part in parts if part is not None)
+    square = f"images of {images.shape[-1]} x {images.shape[-1]} pixels" if isinstance(images, Tensor) else ""
+    return f"{square or images.described()}, {size / 2**20:,.1f} MiB in all"
+
+
+def _rounded(values: Tensor) -> str:
+    return " ".join(f"{value:.3f}" for value in values.tolist())
+
+
+def _of_size(images: Tensor | Packed, size: int) -> Tensor | Packed:
+    return images if isinstance(images, Packed) else pixels.resized(images, size)
+
+
+def _on_device(images: Tensor | Packed | None, device: str) -> Tensor | Packed | None:
+    """Return images or labels on the device where they fit beside a network, else where they are."""
+    if images is None or images.nbytes >= IN_MEMORY_BYTES:
+        return images
+    return images.onto(device) if isinstance(images, Packed) else images.to(device)
 
 
 def _first(count: int, name: str, parts: Images) -> Images:
@@ -179,17 +205,31 @@ def _decoded(wanted: _Wanted) -> tuple[Images, list[str]]:
     if max(sum(file.size for file in files), len(files) * 3 * size * size) >= KEEP_BYTES:
         kept = _root(wanted.root) / "decoded" / f"{wanted.fingerprint}-{size}-v{VERSION}.npy"
     images, small, long = decode([listing.folder / file.path for file in files], size, kept, wanted.progress)
-    train, test = images[: len(listing.train.files)], images[len(listing.train.files) :]
-    classes = list(listing.train.classes)
-    place = torch.tensor([classes.index(name) for name in listing.test.classes], dtype=torch.long)
-    parts = Images(
-        train, torch.tensor(listing.train.labels) if classes else None,
-        *((test, place[torch.tensor(listing.test.labels)]) if len(test) else (None, None)), classes,
-    )  # fmt: skip
+    count, (labels, test_labels) = len(listing.train.files), _labels(listing)
+    test = images[count:] if test_labels is not None else None
+    parts = Images(images[:count], labels, test, test_labels, list(listing.train.classes))
     noted = [*listing.warnings, *contents(listing, _notes(wanted.root)).warnings()]
     noted += [f"images of less than {size} pixels, which are enlarged: {small}"] * bool(small)
     noted += [f"images more than twice as long as wide, of which the middle is taken: {long}"] * bool(long)
     return parts, noted
+
+
+def _photographs(wanted: _Wanted) -> tuple[Images, list[str]]:
+    """Return the photographs and labels of a folder, mapped from a file, and what is to be said of them."""
+    listing, side = wanted.listing, wanted.size
+    path = _root(wanted.root) / "cache" / f"{wanted.fingerprint}-{side}-v{packing.VERSION}.pack"
+    files = [file.path for file in listing.files]
+    opened, said = packing.prepared(listing.folder, files, side, path, wanted.fingerprint, wanted.progress)
+    parts, noted = packing.parted(opened, listing, *_labels(listing))
+    return parts, [*listing.warnings, *contents(listing, _notes(wanted.root)).warnings(), *noted, *said]
+
+
+def _labels(listing: Listing) -> tuple[Tensor | None, Tensor | None]:
+    """Return the labels of the training and of the test images, as far as there are."""
+    classes, test = listing.train.classes, listing.test
+    place = torch.tensor([classes.index(name) for name in test.classes], dtype=torch.long)
+    labels = torch.tensor(listing.train.labels) if classes else None
+    return labels, place[torch.tensor(test.labels)] if test.files else None
 
 
 def _counts(labels: Tensor | None, classes: list[str]) -> list[int]:
@@ -221,36 +261,6 @@ def _only(
         chosen = None if labels is None else torch.isin(labels, order)
         kept += [None, None] if chosen is None else [images[chosen], (labels[chosen, None] == order).int().argmax(1)]
     return Images(*kept, list(wanted))
-
-
-def _statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation of each channel, in 0-1: exact, from how often each of the 256 values occurs."""
-    channels = images.shape[1]
-    seen = torch.zeros(channels, 256, dtype=torch.long)
-    for part in images.split(_rows(images[0].numel())):
-        seen += torch.stack([torch.bincount(part[:, c].flatten(), minlength=256) for c in range(channels)])
-    means, deviations = [], []
-    for counts in seen.tolist():  # Python's integers have no largest
-        count = sum(counts)
-        total, squares = (sum(n * value**power for value, n in enumerate(counts)) for power in (1, 2))
-        means.append(total / count / 255)
-        deviations.append(max((squares * count - total**2) ** 0.5 / count / 255, 1e-3))
-    return torch.tensor(means), torch.tensor(deviations)
-
-
-def _rows(bytes_each: int) -> int:
-    return max(PART_BYTES // bytes_each, 1)
-
-
-def _resize(images: Tensor, size: int) -> Tensor:
-    if images.shape[-1] == size:
-        return images
-    resized = torch.empty(len(images), 3, size, size, dtype=torch.uint8)
-    rows = _rows(3 * size * size)
-    for part, place in zip(images.split(rows), resized.split(rows), strict=True):
-        shown = F.interpolate(part.float(), (size, size), mode="bilinear", antialias=True)
-        place.copy_(shown.round().clamp(0, 255))
-    return resized
 
 
 def _root(root: str) -> Path:
@@ -369,6 +379,12 @@ def epoch_batches(indices: Tensor, batch_size: int, seed: int, purpose: str, epo
     return list(order[: len(order) // batch_size * batch_size].split(batch_size))
 
 
-def take(images: Tensor, index: Tensor, device: torch.device | str) -> Tensor:
+def take(images: Tensor | Packed, index: Tensor, device: torch.device | str) -> Tensor | Packed:
     """Return images[index] on the device, wherever the images lie."""
-    return images[index.to(images.device)].to(device)
+    return images[index if isinstance(images, Packed) else index.to(images.device)].to(device)
+
+
+def shown(images: Tensor | Packed, index: Tensor | Sequence[int]) -> Tensor:
+    """Return images[index] as uint8 (N, 3, S, S) on the CPU; of photographs their middle squares."""
+    some = images[index].cpu()
+    return some.squares() if isinstance(some, Packed) else some

@@ -68,7 +68,7 @@ def decode(files: Sequence[Path], size: int, kept: Path | None, progress: Progre
         images = np.empty((len(files), 3, size, size), dtype=np.uint8)
         return Decoded(torch.from_numpy(images), *_fill(images, files, size, progress))
     if not kept.is_file():
-        with _locked(kept, progress):
+        with locked(kept, progress):
             if not kept.is_file():
                 _keep(files, size, kept, progress)
     try:
@@ -82,7 +82,7 @@ def decode(files: Sequence[Path], size: int, kept: Path | None, progress: Progre
 
 
 @contextmanager
-def _locked(kept: Path, progress: Progress) -> Iterator[None]:
+def locked(kept: Path, progress: Progress) -> Iterator[None]:
     """Hold the kept file's lock; where another process decodes the same images, wait for it."""
     lock = FileLock(kept.with_suffix(".lock"))
     try:
@@ -163,9 +163,8 @@ def pixels(file: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
     with Image.open(file, formats=FORMATS) as image:
         shape = image.size
         image.draft(None, (2 * size, 2 * size))  # a large JPEG is decoded at a half, a quarter or an eighth
-        image.load()  # Pillow turns some formats here by itself, and then forgets their orientation
-        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
-        image = _rgb(_square(image))
+        turn = loaded(image)
+        image = rgb(_square(image))
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     if turn is not None:
@@ -173,7 +172,13 @@ def pixels(file: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
     return np.asarray(image).transpose(2, 0, 1), shape
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def loaded(image: Image.Image) -> Image.Transpose | None:
+    """Decode an image that was opened; return how it is brought upright, None where it is so already."""
+    image.load()  # Pillow turns some formats here by itself, and then forgets their orientation
+    return TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+
+
+def rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("its pixels are fractions of unknown range; expected whole numbers of 8 or 16 bits")
     if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow's own conversion would cut off at 255

@@ -21,6 +21,7 @@ class Found:
         classes: each class's name, training and test images; empty where there are no classes.
         passed: kinds of things in the folder that were passed over, and how many of each.
         noted: warnings on the folder and its files; those on the classes follow from `classes`.
+        sizes: sentences on the images' sizes and values.
     """
 
     source: str
@@ -30,6 +31,7 @@ class Found:
     classes: tuple[tuple[str, int, int], ...]
     passed: tuple[tuple[str, int], ...]
     noted: tuple[str, ...] = ()
+    sizes: tuple[str, ...] = ()
 
     def without_test(self) -> list[str]:
         """Return the classes without test images, of which a test accuracy says nothing."""
@@ -72,7 +74,7 @@ class Found:
         return said
 
     def table(self) -> str:
-        """Return all of it as text: a row a class, what was passed over, and warnings."""
+        """Return all of it as text: sizes, a row a class, what was passed over, and warnings."""
         rows = [("class", "training images", "test images")]
         rows += [(name, str(train), str(test)) for name, train, test in self.classes[:ROWS]]
         width = max(len(name) for name, *_ in rows)
@@ -80,7 +82,7 @@ class Found:
         more = [f"  and {len(self.classes) - ROWS} more classes"] if len(self.classes) > ROWS else []
         first, *said = [*self.lines(), *(f"warning: {text}" for text in self.warnings())]
         wrapped = [textwrap.fill(text, WIDTH, subsequent_indent="    ", break_on_hyphens=False) for text in said]
-        return "\n".join([first, *(shown + more if self.classes else []), *wrapped])
+        return "\n".join([first, *self.sizes, *(shown + more if self.classes else []), *wrapped])
 
 
 def counted(kinds: Iterable[tuple[str, int]]) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sswp_lib import processes
 from sswp_lib.config import Config
 from sswp_lib.learn.data import ImageData, epoch_batches, generator, halves, take
-from sswp_lib.learn.loop import Loop, optimizer_state, precision, restore_optimizer, seeded
+from sswp_lib.learn.loop import Loop, loss_scale, optimizer_state, precision, restore_optimizer, seeded
 from sswp_lib.learn.measure import measures
 from sswp_lib.learn.objectives import JUDGED_ON, Objective, build, mean_of
 from sswp_lib.learn.views import normalise, random_views
@@ -48,6 +49,7 @@ class Halves(Loop):
     def __init__(self, config: Config, data: ImageData, device: torch.device | str = "cpu"):
         super().__init__(config)
         self.settings, self.data, self.device = config.search, data, torch.device(device)
+        self.scale = loss_scale(config, self.device)
         with seeded(config.seed, "objective"):
             self.objective = build(self.settings.objective, config, self.settings.temperature)
         if self.objective.needs_labels:
@@ -72,16 +74,21 @@ class Halves(Loop):
         self, index: Tensor, g: torch.Generator, *extra: Paths | Tensor, model: Callable[..., Tensor] | None = None,
         objective: Objective | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
-        """Return the objective on fresh random views of the training images `index`, and its metrics."""
+        """Return the objective on fresh random views of the training images `index`, and its metrics: of a shared run,
+        this process's parts of them.
+        """
         views, labels = self.batch(index, g, objective)
-        return self.loss_on(views, labels, *extra, model=model, objective=objective)
+        loss, metrics = self.loss_on(views, labels, *extra, model=model, objective=objective)
+        return processes.rows(len(index)).parts(loss, metrics)
 
     def batch(
         self, index: Tensor, g: torch.Generator, objective: Objective | None = None
     ) -> tuple[list[Tensor], Tensor | None]:
-        """Return fresh random views of the training images `index`, and their labels where the objective needs them."""
-        objective = objective or self.objective
-        labels = take(self.data.train_labels, index, self.device) if objective.needs_labels else None
+        """Return fresh random views of the training images `index`, and their labels where the objective needs them:
+        of a shared run, those of this process's rows.
+        """
+        objective, own = objective or self.objective, processes.rows(len(index)).of(index)
+        labels = take(self.data.train_labels, own, self.device) if objective.needs_labels else None
         return self._views(index, g, objective), labels
 
     def loss_on(
@@ -93,20 +100,23 @@ class Halves(Loop):
             return (objective or self.objective)(model or self.supernet, views, labels, *extra)
 
     def _views(self, index: Tensor, g: torch.Generator, objective: Objective) -> list[Tensor]:
-        data, config = self.data, self.config.data
-        images = take(data.train, index, self.device)
-        draw = lambda: random_views(images, config.views, data.mean, data.std, g, config.image_size)  # noqa: E731
+        data, config, rows = self.data, self.config.data, processes.rows(len(index))
+        images = take(data.train, rows.of(index), self.device)
+        draw = lambda: random_views(images, config.views, data.mean, data.std, g, config.image_size, rows)  # noqa: E731
         return [draw() for _ in range(objective.num_views)]
 
     def descend(self, loss: Tensor, metrics: dict[str, Tensor]) -> None:
         """Do an SGD step on the weights that the loss reaches, their gradient clipped; the caller has set all gradients
         to None.
         """
-        loss.backward()
+        self.scale.scale(loss).backward()
         reached = [p for p in self.optimizer.param_groups[0]["params"] if p.grad is not None]
+        noted = processes.summed([p.grad for p in reached], {"loss": loss, **metrics})
+        self.scale.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(reached, self.settings.grad_clip, foreach=True)
-        self.record(loss=loss, **metrics)
-        self.optimizer.step()
+        self.record(**noted)
+        self.scale.step(self.optimizer)
+        self.scale.update()
         self.objective.follow(self.supernet)
 
     def state(self) -> dict[str, Any]:
@@ -115,6 +125,7 @@ class Halves(Loop):
             "objective": self.objective.state_dict(),
             "optimizer": optimizer_state(self.optimizer, self._named_weights()),
             "alpha_optimizer": optimizer_state(self.alpha_optimizer, {"alpha": self.supernet.alpha}),
+            "scale": self.scale.state_dict(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -123,6 +134,7 @@ class Halves(Loop):
         self.objective.load_state_dict(state["objective"])
         restore_optimizer(self.optimizer, self._named_weights(), state["optimizer"])
         restore_optimizer(self.alpha_optimizer, {"alpha": self.supernet.alpha}, state["alpha_optimizer"])
+        self.scale.load_state_dict(state.get("scale", {}))
 
     def measures(self, genotype: Genotype) -> dict[str, Any]:
         """Return what a genotype holds, and the size of its network with a classifier for the data's classes."""
@@ -146,7 +158,8 @@ class Halves(Loop):
     def _plain_images(self) -> Iterator[Tensor]:
         data, size = self.data, self.config.data.image_size
         for index in self._fixed_batches("calibration", self.settings.calibration_batches):
-            yield normalise(take(data.train, index, self.device), data.mean, data.std, size)
+            own = processes.rows(len(index)).of(index)
+            yield normalise(take(data.train, own, self.device), data.mean, data.std, size)
 
     def _viewed_images(self) -> Iterator[Tensor]:
         for i, index in enumerate(self._fixed_batches("calibration", self.settings.calibration_batches)):

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sswp_lib.config import Config, RunError
+from sswp_lib.config import Config, InputError, RunError
 from sswp_lib.learn.data import generator
 
 # noted numbers (two a step, mostly) between looks at the loss on an accelerator, where each look waits for it; ours
@@ -45,8 +45,10 @@ class Loop:
 
     Attributes:
         epoch, step: what comes next. lr: of the last step. history: one row for each finished epoch.
+        shared: whether several processes can share it; then each must be given a row of every batch at least.
     """
 
+    shared = False
     num_epochs: int
     num_steps: int
 
@@ -121,7 +123,7 @@ class Loop:
         """Bring the noted metrics from the device; raises RunError at a loss that is not finite."""
         if not self._unread:
             return
-        values = torch.stack([value.float() for _, value in self._unread]).tolist()
+        values = torch.stack([value.double() for _, value in self._unread]).tolist()
         for (name, _), value in zip(self._unread, values, strict=True):
             if not math.isfinite(value):
                 raise RunError(
@@ -195,4 +197,21 @@ def seeded(seed: int, *purpose: str | int):
 
 def precision(config: Config, device: torch.device) -> torch.autocast:
     """Return the context of everything that a model computes: steps, calibration and evaluation alike."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=config.model.precision == "bfloat16")
+    kind = torch.float16 if config.model.precision == "float16" else torch.bfloat16
+    return torch.autocast(device.type, kind, enabled=config.model.precision != "float32")
+
+
+def loss_scale(config: Config, device: torch.device) -> torch.amp.GradScaler:
+    """Return what scales losses, so that gradients in float16 do not vanish; with another precision it does nothing.
+
+    A step in which a gradient is not finite is left out, and the scale halved.
+
+    Raises:
+        InputError: bfloat16 on a card that has none.
+    """
+    if config.model.precision == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(False):
+        raise InputError(
+            f"model.precision bfloat16 is more than {torch.cuda.get_device_name(device)} can; expected float16 there, "
+            "or float32"
+        )
+    return torch.amp.GradScaler(device.type, enabled=config.model.precision == "float16")

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sswp_lib import processes
 from sswp_lib.config import Config
 from sswp_lib.learn.data import take
 from sswp_lib.learn.views import normalise
@@ -35,14 +36,16 @@ def accuracy(
         {"top1"}; with "top5" where there are more than five classes; with "balanced", the mean of the classes' own
         top-1 accuracies, where the images are more of one class than of another.
     """
-    hits = []  # of each image, which of the five best guesses is right
-    for index in torch.arange(len(labels)).split(batch_size):
+    batches = torch.arange(len(labels)).split(batch_size)
+    right = torch.zeros(len(labels), 5, dtype=torch.float64)  # of each image, which of the five best guesses is right
+    for index in batches[processes.rank() :: processes.count()]:
         scores = model(normalise(take(images, index, mean.device), mean, std, size))
         guesses = scores.topk(min(5, scores.shape[1]), dim=1).indices
-        hits.append((guesses == take(labels, index, mean.device)[:, None]).cpu())
-    right, labels = torch.cat(hits).double(), labels.cpu()
+        hits = guesses == take(labels, index, mean.device)[:, None]
+        right[index, : guesses.shape[1]] = hits.cpu().double()
+    right, labels = processes.added(right), labels.cpu()
     found = {"top1": 100 * float(right[:, 0].sum()) / len(labels)}
-    if scores.shape[1] > 5:
+    if processes.agreed(lambda: scores.shape[1]) > 5:  # the first process has had the first batch
         found["top5"] = 100 * float(right.sum()) / len(labels)
     counts = torch.bincount(labels)
     present = counts > 0

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sswp_lib.config import Config, InputError
-from sswp_lib.learn.data import ImageData, take
+from sswp_lib.learn.data import ImageData, shown, take
 from sswp_lib.learn.search import Search
 from sswp_lib.learn.views import move, normalise
 from sswp_lib.space import Genotype, Network, calibrate, load_concomitant
@@ -121,7 +121,7 @@ def compared(
     """
     part, every, labels = _asked(data)
     index = _spread(len(every), MOST)
-    images, k = take(every, index, "cpu"), min(NEAREST, len(index) - 1)
+    images, k = shown(every, index), min(NEAREST, len(index) - 1)
     made = makers(config, genotype, weights, data, device)
     seen = {name: make(images) for name, make in made.items()}
     found = {name: nearest(rows, k) for name, rows in seen.items()}

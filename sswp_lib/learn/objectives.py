@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sswp_lib import processes
 from sswp_lib.config import Config, InputError
 from sswp_lib.space import ProjectionHead
 
@@ -36,20 +37,42 @@ def nt_xent(z: Tensor, temperature: float = 0.07) -> Tensor:
 
 
 def _similarities(z: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Return (2N, 2N) scaled cosines with -inf for self, and each row's positive, (2N,)."""
+    """Return (2N, 2N) scaled cosines with -inf for self, and each row's positive, (2N,).
+
+    Where a run is shared, the rows are this process's own and the columns those of all: memory stays linear in the
+    batch for as many processes.
+    """
     if z.dim() != 2 or len(z) < 2 or len(z) % 2:
         raise InputError(f"z has shape {tuple(z.shape)}; expected (2N, D), rows i and i + N the two views of image i")
     with torch.autocast(z.device.type, enabled=False):
-        z = z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
-        z = F.normalize(z, dim=1)
-        logits = (z @ z.T) / temperature  # (2N, 2N)
-    logits = logits.masked_fill(torch.eye(len(z), dtype=torch.bool, device=z.device), -torch.inf)
-    target = torch.arange(len(z), device=z.device).roll(len(z) // 2)
-    return logits, target
+        z = F.normalize(full(z), dim=1)
+        everyone, start = processes.gathered(z)
+        logits = (z @ everyone.T) / temperature  # (2N, 2N)
+    own = start + torch.arange(len(z), device=z.device)
+    logits = logits.masked_fill(own[:, None] == torch.arange(len(everyone), device=z.device), -torch.inf)
+    return logits, own.roll(len(z) // 2)
+
+
+def full(x: Tensor) -> Tensor:
+    """Return x in float32, or in float64 where it is that: what losses are computed in, whatever the autocast."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class BatchNorm1d(nn.BatchNorm1d):
+    """Normalises features (N, D) by the batch, in training and evaluation alike; a batch is that of all processes."""
+
+    def __init__(self, num_features: int):
+        super().__init__(num_features, track_running_stats=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if processes.count() > 1:
+            return processes.batch_norm(x, self.weight, self.bias, self.eps)[0]
+        return super().forward(x)
 
 
 class Objective(nn.Module):
-    """What is learnt from: `objective(model, views, labels, *extra)` -> (scalar loss, {"accuracy": tensor}).
+    """What is learnt from: `objective(model, views, labels, *extra)` -> (scalar loss, {"accuracy": tensor}), both means
+    over the rows that are given, which of a run on several processes are this one's.
 
     `model(x, *extra)` is called with all views in one batch; `extra` is a supernet's paths. Objectives of several paths
     call it once for each.
@@ -110,7 +133,7 @@ class Supervised(Objective):
         return nn.Linear(num_features, num_classes)
 
     def forward(self, model, views, labels, *extra):
-        scores = model(views[0], *extra).float()
+        scores = full(model(views[0], *extra))
         loss = F.cross_entropy(scores, labels, label_smoothing=self.label_smoothing)
         return loss, {"accuracy": share_right(scores, labels)}
 
@@ -131,7 +154,7 @@ class BYOL(Objective):
         width = 2 * projection_dim
         self.predictor = nn.Sequential(
             nn.Linear(projection_dim, width),
-            nn.BatchNorm1d(width, track_running_stats=False),
+            BatchNorm1d(width),
             nn.ReLU(),
             nn.Linear(width, projection_dim),
         )
@@ -151,13 +174,14 @@ class BYOL(Objective):
 
     def forward(self, model, views, labels, *extra):
         """`accuracy` is that of a contrast between predictions and targets: the share of right nearest neighbours."""
-        predicted = F.normalize(self.predictor(model(torch.cat(views), *extra)).float(), dim=1)
+        predicted = F.normalize(full(self.predictor(model(torch.cat(views), *extra))), dim=1)
         with torch.no_grad():
-            wanted = F.normalize(self.target(torch.cat(views[::-1]), *extra).float(), dim=1)
+            wanted = F.normalize(full(self.target(torch.cat(views[::-1]), *extra)), dim=1)
         loss = 2 - 2 * (predicted * wanted).sum(dim=1).mean()
         half = len(views[0])
-        nearest = (predicted[:half] @ wanted[:half].T).detach()
-        return loss, {"accuracy": share_right(nearest, torch.arange(half, device=nearest.device))}
+        everyone, start = processes.gathered(wanted[:half])
+        nearest = predicted[:half].detach() @ everyone.T
+        return loss, {"accuracy": share_right(nearest, start + torch.arange(half, device=nearest.device))}
 
 
 @torch.no_grad()
@@ -170,10 +194,11 @@ def approach(own: nn.Module, model: nn.Module, ema: float) -> None:
 
 
 def mean_of(seen: Sequence[tuple[Tensor, dict[str, Tensor]]]) -> dict[str, float]:
-    """Return the mean "loss" and "accuracy" over batches, of what an objective gave of each."""
+    """Return the mean "loss" and "accuracy" over batches, of what an objective gave of this process's part of each."""
+    found = processes.added(torch.stack([torch.stack([full(loss), full(m["accuracy"])]) for loss, m in seen])).tolist()
     return {
-        "loss": sum(float(loss) for loss, _ in seen) / len(seen),
-        "accuracy": sum(float(metrics["accuracy"]) for _, metrics in seen) / len(seen),
+        name: sum(values) / len(seen)
+        for name, values in zip(("loss", "accuracy"), zip(*found, strict=True), strict=True)
     }
 
 

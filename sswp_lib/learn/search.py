@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sswp_lib import processes
 from sswp_lib.config import Config, InputError
 from sswp_lib.config import Search as Settings
 from sswp_lib.learn.data import ImageData, epoch_batches, generator
@@ -37,7 +38,7 @@ from sswp_lib.space import (
 
 
 class Search(Halves):
-    """One search run.
+    """One search run. Several processes can share it.
 
     Args:
         config: its data, model and search sections are used.
@@ -50,6 +51,7 @@ class Search(Halves):
     """
 
     supernet: SuperNet
+    shared = True
 
     def __init__(self, config: Config, data: ImageData, device: torch.device | str = "cpu"):
         super().__init__(config, data, device)
@@ -89,7 +91,10 @@ class Search(Halves):
         self._fetch_alpha()
 
     def _fetch_alpha(self) -> None:
-        """Copy alpha to the CPU, where paths are drawn: once for each change, not for each draw."""
+        """Copy alpha to the CPU, where paths are drawn: once for each change, not for each draw. All processes draw
+        from the first one's, lest one's rounding be another path than the others'.
+        """
+        processes.same(self.supernet.alpha)
         self.alpha_on_host = self.supernet.alpha.detach().to("cpu", copy=True)  # as stale on a CPU as on a GPU
 
     @property
@@ -167,8 +172,11 @@ class Search(Halves):
         """Return the loss along two paths and its gradient to alpha; no weight's gradient is even computed."""
         with frozen(self._named_weights().values()):
             loss, _ = self.loss(index, g, paths)
-            (gradient,) = torch.autograd.grad(loss, self.supernet.alpha)
-        return loss, gradient
+            (gradient,) = torch.autograd.grad(self.scale.scale(loss), self.supernet.alpha)
+        noted = processes.summed([gradient], {"loss": loss})
+        if self.scale.is_enabled():  # where it has overflowed, of the weights' next step too: that halves the scale
+            gradient = (gradient / self.scale.get_scale()).nan_to_num(0.0, 0.0, 0.0)
+        return noted["loss"], gradient
 
     def end_epoch(self) -> dict[str, Any]:
         alpha, present = self.alpha_on_host, self.supernet.present

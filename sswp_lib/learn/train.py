@@ -12,12 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sswp_lib import processes
 from sswp_lib.config import Config, InputError, Model, Views, suggest
 from sswp_lib.learn.data import ImageData, epoch_batches, facts, generator, halves, take, training_subset, without_test
-from sswp_lib.learn.loop import Loop, optimizer_state, precision, restore_optimizer, seeded
+from sswp_lib.learn.loop import Loop, loss_scale, optimizer_state, precision, restore_optimizer, seeded
 from sswp_lib.learn.measure import accuracy, multiply_adds, parameters
-from sswp_lib.learn.objectives import JUDGED_ON, build, mean_of
+from sswp_lib.learn.objectives import JUDGED_ON, build, full, mean_of
 from sswp_lib.learn.views import normalise, random_views, training_images
+from sswp_lib.processes import Rows
 from sswp_lib.space import (
     SPACES,
     Choices,
@@ -34,7 +36,7 @@ TRAINING_CROPS = Views(crop_scale=(0.08, 1.0), jitter=(0.4, 0.4, 0.4, 0.2), jitt
 
 
 class Training(Loop):
-    """One training run.
+    """One training run. Several processes can share it.
 
     Args:
         config: its data, model and train sections are used.
@@ -48,12 +50,15 @@ class Training(Loop):
         report: what was taken over from `weights`; None where there were none.
     """
 
+    shared = True
+
     def __init__(
         self, config: Config, data: ImageData, architecture: Genotype | Choices,
         weights: dict[str, Tensor] | None = None, device: torch.device | str = "cpu",
     ):  # fmt: skip
         super().__init__(config)
         self.settings, self.data, self.device = config.train, data, torch.device(device)
+        self.scale = loss_scale(config, self.device)
         _check(config, architecture)
         if (weights is None) != (self.settings.init == "random"):
             raise InputError(
@@ -108,23 +113,31 @@ class Training(Loop):
             self.network.train(s.freeze == "none")
         loss, metrics = self.loss(self.batches[self.step], self.epoch, self.step)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], s.grad_clip, foreach=True)
-        self.record(loss=loss, **metrics)
-        self.optimizer.step()
+        self.scale.scale(loss).backward()
+        reached = [p for p in self.optimizer.param_groups[0]["params"] if p.grad is not None]
+        noted = processes.summed([p.grad for p in reached], {"loss": loss, **metrics})
+        self.scale.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(reached, s.grad_clip, foreach=True)
+        self.record(**noted)
+        self.scale.step(self.optimizer)
+        self.scale.update()
 
     def loss(self, index: Tensor, *when: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the objective, and the auxiliary head's cross-entropy at its weight, on the training images `index`.
+        """Return the objective, and the auxiliary head's cross-entropy at its weight, on the training images `index`:
+        of a shared run, this process's part of them.
 
         What is random follows from the seed and `when`; augmentation and drop-path have generators of their own.
         """
         s, data, draw = self.settings, self.data, lambda what: generator(self.config.seed, what, *when)
-        images, views = take(data.train, index, self.device), draw("training views")
-        views = [self._view(images, views) for _ in range(self.objective.num_views)]
-        labels = take(data.train_labels, index, self.device) if self.objective.needs_labels else None
+        rows = processes.rows(len(index))
+        own, g, count = rows.of(index), draw("training views"), self.objective.num_views
+        images = take(data.train, own, self.device)
+        views = [self._view(images, g, rows) for _ in range(count)]
+        labels = take(data.train_labels, own, self.device) if self.objective.needs_labels else None
         rate, masks = s.drop_path * self.epoch / max(self.num_epochs - 1, 1), None
         if rate > 0 and s.freeze == "none":  # a probe sees whole features
-            masks = drop_path_masks(len(self.network.cells), len(images) * len(views), rate, draw("drop-path"))
+            masks = drop_path_masks(len(self.network.cells), len(index) * count, rate, draw("drop-path"))
+            masks = torch.cat([rows.of(view) for view in masks.movedim(2, 0).split(len(index))]).movedim(0, 2)
             masks = masks.to(self.device)
         auxiliary: list[Tensor | None] = []
 
@@ -139,18 +152,20 @@ class Training(Loop):
         with precision(self.config, self.device):
             loss, metrics = self.objective(forward, views, labels)
         if auxiliary[0] is not None:
-            smoothed = F.cross_entropy(auxiliary[0].float(), labels, label_smoothing=s.label_smoothing)
+            smoothed = F.cross_entropy(full(auxiliary[0]), labels, label_smoothing=s.label_smoothing)
             loss = loss + s.auxiliary * smoothed
-        return loss, metrics
+        return rows.parts(loss, metrics)
 
-    def _view(self, images: Tensor, g: torch.Generator) -> Tensor:
-        """Return the images as a step sees them: a random view for an objective without labels, else augmented."""
+    def _view(self, images: Tensor, g: torch.Generator, rows: Rows) -> Tensor:
+        """Return the images, those rows of a batch, as a step sees them: a random view for an objective without labels,
+        else augmented.
+        """
         s, mean, std, config = self.settings, self.data.mean, self.data.std, self.config.data
         if not self.objective.needs_labels:
-            return random_views(images, config.views, mean, std, g, config.image_size)
+            return random_views(images, config.views, mean, std, g, config.image_size, rows)
         if s.augment == "crop":
-            return random_views(images, TRAINING_CROPS, mean, std, g, config.image_size)
-        return training_images(images, s.shift, config.views.flip, s.cutout, mean, std, g, config.image_size)
+            return random_views(images, TRAINING_CROPS, mean, std, g, config.image_size, rows)
+        return training_images(images, s.shift, config.views.flip, s.cutout, mean, std, g, config.image_size, rows)
 
     def describe(self) -> dict[str, Any]:
         return {"phase": self.settings.init if self.objective.needs_labels else "pre-training"}
@@ -181,12 +196,14 @@ class Training(Loop):
         return super().state() | {
             "network": self.network.state_dict(),
             "optimizer": optimizer_state(self.optimizer, names),
+            "scale": self.scale.state_dict(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         super().restore(state)
         self.network.load_state_dict(state["network"])
         restore_optimizer(self.optimizer, dict(self.network.named_parameters()), state["optimizer"])
+        self.scale.load_state_dict(state.get("scale", {}))
 
     def finish(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Evaluate the last epoch's network; return the result as plain data, and the weights."""
@@ -228,10 +245,11 @@ class Training(Loop):
         batches = other.split(s.batch_size)[:JUDGED_ON]
         self.network.eval()
         for i, index in enumerate(b for b in batches if len(b) == len(batches[0])):
-            images, g = take(self.data.train, index, self.device), generator(seed, "held out", i)
-            views = [self._view(images, g) for _ in range(self.objective.num_views)]
+            rows, g = processes.rows(len(index)), generator(seed, "held out", i)
+            images = take(self.data.train, rows.of(index), self.device)
+            views = [self._view(images, g, rows) for _ in range(self.objective.num_views)]
             with precision(self.config, self.device):
-                seen.append(self.objective(self.network, views, None))
+                seen.append(rows.parts(*self.objective(self.network, views, None)))
         return mean_of(seen)
 
     def _accuracies(self) -> dict[str, Any]:
@@ -256,7 +274,8 @@ class Training(Loop):
         batches = [b for b in order.split(batch_size)[:20] if len(b) > 1]
         size = self.config.data.image_size
         with precision(self.config, self.device):
-            images = (normalise(take(data.train, b, self.device), data.mean, data.std, size) for b in batches)
+            own = (processes.rows(len(b)).of(b) for b in batches)
+            images = (normalise(take(data.train, b, self.device), data.mean, data.std, size) for b in own)
             calibrate(self.network, images)
 
 

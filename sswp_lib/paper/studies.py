@@ -21,7 +21,7 @@ from sswp_lib.methods import RELAXED
 from sswp_lib.paper.lots import Lot, random_genotype
 from sswp_lib.paper.tables import INITS
 from sswp_lib.presets import DATA_DEFAULTS
-from sswp_lib.runs import runs
+from sswp_lib.runs import holding, runs
 from sswp_lib.runs.progress import counted
 from sswp_lib.runs.records import Done, Record
 from sswp_lib.space import Choices, Genotype
@@ -86,7 +86,7 @@ def shared(jobs: Iterable[T], do: Callable[[T], Done]) -> list[Done]:
     while left:
         before = len(left)
         for place, job in counted(list(left.items()), "runs"):
-            with suppress(runs.Busy), runs.without_waiting():
+            with suppress(holding.Busy), holding.without_waiting():
                 done[place] = do(job)
                 del left[place]
         if len(left) == before:  # others are at all of them

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,16 +12,26 @@ from typing import Any
 
 import torch
 
+from sswp_lib import processes
 from sswp_lib.config import InputError, RunError, digest, without_defaults
-from sswp_lib.learn.loop import Loop
+from sswp_lib.learn.loop import Loop, Progress
 from sswp_lib.runs import files, records
 from sswp_lib.runs.following import FRESH, PROGRESS, Trace
+from sswp_lib.runs.holding import Hold
 from sswp_lib.runs.progress import Line, duration
 from sswp_lib.runs.records import FORMAT, Record, environment, root
 from sswp_lib.space import Genotype
 
 CHECKPOINT_SECONDS = 60.0  # between checkpoints within an epoch; each epoch's end has one anyway
 EPOCH_SECONDS = 1.0  # epochs shorter than this share one
+
+leaving = threading.Event()
+"""Set, by a signal's handler say, that whatever run this process is at is left after its next step, with a
+checkpoint."""
+
+
+class Left(RunError):
+    """A run was left because `leaving` is set; whoever asks for it again goes on from its checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +55,15 @@ class Asked:
         return root() / self.name
 
 
-def carry_out(asked: Asked, loop: Loop, line: Line, tensorboard: bool) -> Record:
-    """Do a run, or what is left of it. Where there is a record already, beside it, to take its place at the end."""
+def carry_out(asked: Asked, loop: Loop, line: Line, tensorboard: bool, hold: Hold | None) -> Record:
+    """Do a run that this process holds, or what is left of it; without `hold`, this one's part of a run that the first
+    process holds. Where there is a record already, beside it, to take its place at the end.
+
+    Raises:
+        Left: `leaving` is set. Lost: another process has taken the run over.
+    """
+    if hold is None:
+        return _take_part(asked, loop, line)
     again = (asked.folder / "record.json").is_file()
     folder = asked.folder / FRESH if again else asked.folder
     checkpoints = folder / "checkpoints"
@@ -53,45 +71,73 @@ def carry_out(asked: Asked, loop: Loop, line: Line, tensorboard: bool) -> Record
     spent, resumed = _take_up(loop, checkpoints, line)
     files.write_json(folder / "config.json", {"config": asked.config, "source": asked.source})
     board = _tensorboard(folder) if tensorboard else None
-    started = last = time.monotonic()
-    with Trace(folder, loop, spent) as trace:
+    kept = _Checkpoints(checkpoints, asked.name, loop, hold, spent, resumed)
+    with Trace(folder, loop, spent, hold) as trace:
         for progress in loop.advance():
+            hold.confirm(now=progress.row is not None)
             line.update(progress)
             trace.step(progress)
             if board and progress.row is not None:
                 _to_tensorboard(board, progress.row)
-            now = time.monotonic()
-            if now - last > (EPOCH_SECONDS if progress.row is not None else CHECKPOINT_SECONDS):
-                state = {"loop": loop.state(), "seconds": spent + now - started, "resumed": resumed}
-                files.write_checkpoint(checkpoints, asked.name, loop.epoch, loop.step, state)
-                last = now
+            kept.write_if_due(progress)
+            if leaving.is_set():
+                raise Left(f"{asked.name} is left {line.where()}, with a checkpoint")
         trace.finishing()
-        record = _judged(folder, asked, loop, started - spent, resumed)
+        record = _judged(folder, asked, loop, kept.started - spent, resumed, hold)
     for path in (*files.checkpoints(checkpoints), folder / PROGRESS):
         path.unlink(missing_ok=True)
     if again:
         _put_in_place(folder, asked.folder)
     outcome = [f"{name} {value}" for name, value in record.outcome().items()]
     line.close(", ".join([f"done in {duration(record.provenance['seconds'])}", *outcome]))
-    return record
+    return processes.agreed(lambda: record)
 
 
-def _judged(folder: Path, asked: Asked, loop: Loop, began: float, resumed: int) -> Record:
+def _take_part(asked: Asked, loop: Loop, line: Line) -> Record:
+    """Do this process's part of a run that another one keeps, and return its record."""
+    _take_up(loop, asked.folder, line)
+    for _ in loop.advance():
+        pass
+    loop.finish()
+    return processes.agreed(lambda: None)  # what the first says
+
+
+class _Checkpoints:
+    """Writes a run's checkpoints: after its epochs, now and then within one, and where it is left."""
+
+    def __init__(self, folder: Path, run: str, loop: Loop, hold: Hold, spent: float, resumed: int):
+        self.folder, self.run, self.loop, self.hold, self.spent, self.resumed = folder, run, loop, hold, spent, resumed
+        self.started = self.last = time.monotonic()
+
+    def write_if_due(self, progress: Progress) -> None:
+        now = time.monotonic()
+        pause = EPOCH_SECONDS if progress.row is not None else CHECKPOINT_SECONDS
+        if now - self.last > pause or leaving.is_set():
+            seconds = self.spent + now - self.started
+            state = {"loop": self.loop.state(), "seconds": seconds, "resumed": self.resumed}
+            self.hold.confirm()
+            files.write_checkpoint(self.folder, self.run, self.loop.epoch, self.loop.step, state)
+            self.last = now
+
+
+def _judged(folder: Path, asked: Asked, loop: Loop, began: float, resumed: int, hold: Hold) -> Record:
     """Write what all epochs came to: weights, genotype and the record. `began` is of the monotonic clock."""
     result, weights = loop.finish()
     content = files.weights_bytes(weights)
+    hold.confirm()
     files.write(folder / "weights.safetensors", content)
     if "genotype" in result:
         files.write(folder / "genotype.json", (Genotype.model_validate(result["genotype"]).to_json() + "\n").encode())
     times = {"seconds": time.monotonic() - began, "resumed": resumed}
+    times |= {"processes": processes.count()} if processes.count() > 1 else {}
     return write_record(folder, asked, loop.history, result, files.checksum(content), str(loop.device), times)
 
 
 def _take_up(loop: Loop, checkpoints: Path, line: Line) -> tuple[float, int]:
     """Restore the loop from its newest checkpoint, if there is one; return the seconds spent before, and how often the
-    run has been taken up.
+    run has been taken up. Processes that share it are given what the first one reads.
     """
-    kept = files.read_checkpoint(checkpoints, line.label, line.note)
+    kept = processes.agreed(lambda: files.read_checkpoint(checkpoints, line.label, line.note))
     if kept is None:
         return 0.0, 0
     try:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import platform
 import re
 import time
 from contextlib import suppress
@@ -20,20 +18,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from sswp_lib.config import InputError, RunError, suggest
 from sswp_lib.config import Search as Settings
 from sswp_lib.learn.loop import Loop, Progress
 from sswp_lib.learn.phases import phase, pruning_epochs
 from sswp_lib.runs import files, records
+from sswp_lib.runs.holding import Hold, Lost, lives, machine
 from sswp_lib.runs.progress import BEAT, Pace, about, duration
 from sswp_lib.runs.records import Record
 
 HISTORY, ALPHA, PROGRESS, FRESH = "history.jsonl", "alpha.jsonl", "progress.json", "fresh"
 BELIEVED = 10.0  # seconds for which a sign of life is believed, for processes of another container cannot be seen; ours
 SILENT = 60.0  # seconds without a sign of life after which it is said; ours
-REUSED = 10.0  # seconds by which the start of another process of the same number differs at least; clocks are set
 WHOLE = re.compile(r"[a-z_-]+-[0-9a-f]{12}")  # a name that no other begins with
 STATES = ("not begun", "running", "silent", "interrupted", "done")
 
@@ -42,12 +38,12 @@ class Trace:
     """What a run writes for whoever looks on. Within it, however it ends, that is written down too.
 
     Args:
-        folder: the run's. loop: as it is taken up. spent: seconds before that.
+        folder: the run's. loop: as it is taken up. spent: seconds before that. hold: of the run, by this process.
     """
 
-    def __init__(self, folder: Path, loop: Loop, spent: float):
+    def __init__(self, folder: Path, loop: Loop, spent: float, hold: Hold):
         self.folder, self.loop, self.spent, self.pace = folder, loop, spent, Pace()
-        self.who = {"pid": os.getpid(), "born": psutil.Process().create_time(), "host": platform.node()}
+        self.who = {name: getattr(hold.holder, name) for name in ("pid", "born", "host", "machine")}
         self.place: dict[str, Any] = {"epoch": loop.epoch, "epochs": loop.num_epochs}
         self.written = -math.inf
 
@@ -61,7 +57,7 @@ class Trace:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        if kind is not None:
+        if kind is not None and not issubclass(kind, Lost):  # whoever has the run by then says where it is
             self._say("interrupted")
 
     def step(self, p: Progress) -> None:
@@ -275,16 +271,9 @@ def _state(place: dict[str, Any]) -> str:
     age = time.time() - place["at"]
     if age < BELIEVED:
         return "running"
-    if place["host"] == platform.node() and not _lives(place["pid"], place["born"]):
+    if place.get("machine") == machine() and not lives(place["pid"], place["born"]):
         return "interrupted"
     return "running" if age < SILENT else "silent"
-
-
-def _lives(pid: int, born: float) -> bool:
-    try:
-        return abs(psutil.Process(pid).create_time() - born) < REUSED
-    except psutil.Error:
-        return False
 
 
 def _record(folder: Path) -> Record | None:

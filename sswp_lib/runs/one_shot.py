@@ -74,13 +74,25 @@ def finished(
     """Return the record of a one-shot training, or of a ranking of `architectures` by it, if it is there already;
     nothing is computed.
     """
+    wanted = asked(config, architectures, alike)
+    return records.finished(wanted.folder) if wanted else None
+
+
+def asked(
+    config: Config, architectures: Sequence[Architecture] | None = None, alike: Sequence[Architecture] = ()
+) -> Asked | None:
+    """Return the run that a one-shot training, or a ranking of `architectures` by it, is; None where the weights that
+    the ranking is by, of which its name is made, are not there.
+    """
+    if architectures is None:
+        return _training(config)
     trained = records.finished(_training(config).folder)
-    if architectures is None or trained is None:
-        return trained
+    if trained is None:
+        return None
     classifier = None if _labelled(config) else records.finished(_linear(config, trained).folder)
     if classifier is None and not _labelled(config):
         return None
-    return records.finished(_ranking(config, trained, classifier, architectures, alike).folder)
+    return _ranking(config, trained, classifier, architectures, alike)
 
 
 def _labelled(config: Config) -> bool:

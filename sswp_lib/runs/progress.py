@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from sswp_lib import processes
 from sswp_lib.learn.loop import Progress
 
 T = TypeVar("T")
@@ -65,7 +66,7 @@ class Line:
     """A run's line. Leaves plain text behind, in a saved notebook as in a terminal."""
 
     def __init__(self, label: str, quiet: bool = False):
-        self.label, self.quiet, self.place = label, quiet, place()
+        self.label, self.quiet, self.place = label, quiet or not processes.first(), place()
         self.started = self.shown = time.monotonic()
         self.pace = Pace()
         self.last: Progress | None = None
@@ -108,7 +109,9 @@ class Line:
                 Path(self.heartbeat).write_text(f"{self.label.partition('-')[0]}: {text}\n")
 
     def note(self, text: str) -> None:
-        """Say something that stays."""
+        """Say something that stays. Of processes that share a run the first one speaks."""
+        if not processes.first():
+            return
         over = "\r\x1b[2K" if self.place == "terminal" else ""  # over what was shown in place
         print(f"{over}{self.label}: {text}", file=sys.stderr, flush=True)
 

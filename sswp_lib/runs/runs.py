@@ -10,16 +10,15 @@ record but `provenance`, and its weights.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
+from sswp_lib import processes
 from sswp_lib.config import Config, InputError, OneLine, RunError
 from sswp_lib.learn.data import fingerprint, load
 from sswp_lib.learn.footprint import step_memory
@@ -33,12 +32,14 @@ from sswp_lib.learn.train import Training
 from sswp_lib.runs import files, following, records
 from sswp_lib.runs.carrying_out import Asked, carry_out, write_record
 from sswp_lib.runs.following import Standing
+from sswp_lib.runs.holding import Hold, held
 from sswp_lib.runs.progress import Line
 from sswp_lib.runs.records import Record, everything, find, root
 from sswp_lib.space import Choices, Genotype
 
 __all__ = [
     "Record",
+    "asked",
     "default_device",
     "everything",
     "find",
@@ -167,15 +168,23 @@ def _neighbours_of(config: Config, found: Record) -> Asked:
     return Asked("neighbours", asked, {"weights_sha256": found.weights_sha256}, found.name)
 
 
-def finished(config: Config, source: Record | Genotype | Choices | None = None) -> Record | None:
-    """Return the record of a search (without `source`) or of a training if it is there already; nothing is computed."""
+def asked(config: Config, source: Record | Genotype | Choices | None = None) -> Asked | None:
+    """Return the run that a search (without `source`) or a training is; None where the weights that it starts from, of
+    which its name is made, are not there.
+    """
     if source is None:
-        return records.finished(Asked("search", _identity(config, "search")).folder)
+        return Asked("search", _identity(config, "search"))
     start = _start(config, source, finished)
     if start is None and config.train.init != "random":
         return None
     given = _source(_architecture(source), start.weights_sha256 if start else None)
-    return records.finished(Asked("train", _identity(config, "train"), given).folder)
+    return Asked("train", _identity(config, "train"), given)
+
+
+def finished(config: Config, source: Record | Genotype | Choices | None = None) -> Record | None:
+    """Return the record of a search (without `source`) or of a training if it is there already; nothing is computed."""
+    wanted = asked(config, source)
+    return records.finished(wanted.folder) if wanted else None
 
 
 def stand(run: str | Record | Config) -> Standing:
@@ -248,14 +257,19 @@ def memory(config: Config, batch_size: int = 16, device: str | None = None, quie
 
 def _measured(asked: Asked, measure: Callable[[], dict[str, Any]], device: str, quiet: bool = True) -> Record:
     """Return the record of a measurement, made where it is not there: a run of one step, without history or weights."""
-    with _locked(asked.folder, Line(asked.kind, quiet)):
-        found = records.finished(asked.folder)
-        if found is None:
-            started, result = time.monotonic(), measure()
-            times = {"seconds": time.monotonic() - started}
-            found = write_record(asked.folder, asked, [], result, None, device, times)
-    records.note_use(found)
-    return found
+
+    def made() -> Record:
+        with held(asked.folder, Line(asked.kind, quiet)) as hold:
+            found = records.finished(asked.folder)
+            if found is None:
+                started, result = time.monotonic(), measure()
+                times = {"seconds": time.monotonic() - started}
+                hold.confirm()
+                found = write_record(asked.folder, asked, [], result, None, device, times)
+        records.note_use(found)
+        return found
+
+    return processes.agreed(lambda: processes.by_itself(made))
 
 
 def _identity(config: Config, kind: str) -> dict[str, Any]:
@@ -290,19 +304,22 @@ def carried_out(
     folder, line = asked.folder, Line(asked.name, quiet)
     earlier = lambda: None if fresh else records.finished(folder)  # noqa: E731
     try:
-        found = earlier()
+        found = processes.agreed(earlier)
         if found is not None:
             _say_differences(found, device, line)
         else:
-            with _locked(folder, line):
-                found = earlier() or _done(asked, make(line), line, tensorboard)
+            with ExitStack() as ours:
+                hold: list[Hold] = []  # of the first process; others share what it holds
+                look = lambda: hold.append(ours.enter_context(held(folder, line))) or earlier()  # noqa: E731
+                found = processes.agreed(look) or _done(asked, make(line), line, tensorboard, *hold)
     except torch.OutOfMemoryError:
         raise RunError(
             f"{asked.name} ran out of the device's memory; lower {asked.kind}.batch_size, or choose another --device"
         ) from None
     except KeyboardInterrupt:
         raise Stopped(f"{asked.name} {line.where()}; run the cell again to go on") from None
-    records.note_use(found)
+    if processes.first():
+        records.note_use(found)
     return found
 
 
@@ -322,9 +339,23 @@ def _say_differences(found: Record, device: str, line: Line) -> None:
         )
 
 
-def _done(asked: Asked, loop: Loop, line: Line, tensorboard: bool) -> Record:
+def _done(asked: Asked, loop: Loop, line: Line, tensorboard: bool, hold: Hold | None = None) -> Record:
     _describe(loop.data.found, line)
-    return carry_out(asked, loop, line, tensorboard)
+    alone = _why_alone(loop)
+    if alone is None:
+        return carry_out(asked, loop, line, tensorboard, hold)
+    line.note(f"{alone}; the first does it by itself")
+    return processes.agreed(lambda: processes.by_itself(lambda: carry_out(asked, loop, line, tensorboard, hold)))
+
+
+def _why_alone(loop: Loop) -> str | None:
+    """Return why the processes that were started cannot share a run; None where they can, or there is one."""
+    count = processes.count()
+    if count > 1 and not loop.shared:
+        return f"a run of this kind cannot be shared by {count} processes"
+    if count > 1 and loop.settings.batch_size < count:
+        return f"batch_size {loop.settings.batch_size} leaves some of {count} processes without an image"
+    return None
 
 
 _described: set[Found] = set()  # of the folders that this process has run on
@@ -338,47 +369,3 @@ def _describe(found: Found, line: Line) -> None:
             line.note(text)
         for text in found.warnings():
             line.note(f"warning: {text}")
-
-
-class Busy(RuntimeError):
-    """Another process is at this run; raised within `without_waiting` alone."""
-
-
-_waits: ContextVar[bool] = ContextVar("waits", default=True)
-
-
-@contextmanager
-def without_waiting() -> Iterator[None]:
-    """Within this, a run that another process is at is not waited for: Busy is raised, for who has other runs to do."""
-    token = _waits.set(False)
-    try:
-        yield
-    finally:
-        _waits.reset(token)
-
-
-@contextmanager
-def _locked(folder: Path, line: Line) -> Iterator[None]:
-    """Hold the run's lock; where another process has it, wait for that one."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.with_suffix(".lock"))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            if not _waits.get():
-                raise Busy(folder.name) from None
-            line.note("another process is at this run; waiting for it")
-            while not lock.is_locked:
-                line.beat("waiting for another process")
-                with suppress(Timeout):
-                    lock.acquire(timeout=1.0)
-    except OSError as error:
-        raise InputError(
-            f"cannot keep runs in {str(folder.parent)!r}: {error.strerror}; set SSWP_RUNS to a folder that "
-            "can be written"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from sswp_lib.learn.data import ImageData
+from sswp_lib.learn.data import ImageData, shown
 from sswp_lib.runs.records import Record
 from sswp_lib.show.plots import CLASS_LETTERS, COLOURS, SMALL, WIDTH
 
@@ -26,7 +26,7 @@ def neighbours(measured: Record, data: ImageData) -> Figure:
         measured: of `runs.neighbours`. data: the images that it is of.
     """
     found = measured.result
-    images = (data.test if found["part"] == "test" else data.train)[found["images"]].cpu().permute(0, 2, 3, 1).numpy()
+    images = shown(data.test if found["part"] == "test" else data.train, found["images"]).permute(0, 2, 3, 1).numpy()
     queries, k = _queries(found), min(SHOWN, found["k"])
     wide, high = _left(len(TITLES), k) - GAP, len(queries) * PITCH
     figure, axes = plt.subplots(figsize=(WIDTH, WIDTH * (high + 0.9) / (wide + 0.5)))  # on one axes: many are slow

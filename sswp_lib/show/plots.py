@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sswp_lib.config import Search
-from sswp_lib.learn.data import ImageData
+from sswp_lib.learn.data import ImageData, shown
 from sswp_lib.learn.phases import PHASES, phase_lengths, pruning_epochs
 from sswp_lib.paper.output import Output
 from sswp_lib.runs.records import Record
@@ -268,7 +268,7 @@ def class_images(data: ImageData, per_class: int = 8) -> Figure:
         of_class = np.flatnonzero(labels == label)
         chosen = of_class[np.linspace(0, len(of_class) - 1, min(len(of_class), per_class)).round().astype(int)]
         title = name if len(name) <= CLASS_LETTERS else f"{name[: CLASS_LETTERS - 1]}…"
-        rows[f"{title}\n{len(of_class)}"] = data.train[chosen].cpu().permute(0, 2, 3, 1).numpy() / 255
+        rows[f"{title}\n{len(of_class)}"] = shown(data.train, chosen).permute(0, 2, 3, 1).numpy() / 255
     figure = image_rows(rows)
     if len(data.classes) > SHOWN_CLASSES:
         figure.supxlabel(f"and {len(data.classes) - SHOWN_CLASSES} more classes", fontsize=SMALL)

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sswp_lib import processes
 from sswp_lib.space import small
 from sswp_lib.space.depthwise import DepthwiseConv2d, average, is_fast, subsample
 
@@ -25,7 +26,8 @@ class BatchNorm(nn.Module):
 
     With `momentum=None` training leaves the stored statistics alone: then no step, least of all an architecture
     step, can leave a trace in them, and `calibrate` computes them from training images before an evaluation or
-    an export. With a momentum they follow the batches as in torch's own BatchNorm2d.
+    an export. With a momentum they follow the batches as in torch's own BatchNorm2d. A batch is that of all processes
+    which share the run.
     """
 
     def __init__(self, C: int, affine: bool = True, momentum: float | None = 0.1, eps: float = 1e-5):
@@ -43,12 +45,14 @@ class BatchNorm(nn.Module):
         return small.maps(self(small.rows(x)), *x.shape[2:]) if small.is_small(x) else self._normalised(x)
 
     def _rows(self, values: Tensor) -> Tensor:
-        if not (self.training and self.momentum is None):
+        if not (self.training and self.momentum is None) or processes.count() > 1:
             return self._normalised(values[None])[0]
         values = F.layer_norm(values, values.shape[1:], eps=self.eps)  # the same over rows, and faster
         return values if self.weight is None else values * self.weight[:, None] + self.bias[:, None]
 
     def _normalised(self, x: Tensor) -> Tensor:
+        if self.training and processes.count() > 1:
+            return self._together(x)
         if self.training and self.momentum is None:
             return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
         return F.batch_norm(
@@ -61,6 +65,14 @@ class BatchNorm(nn.Module):
             self.momentum or 0.0,
             self.eps,
         )
+
+    def _together(self, x: Tensor) -> Tensor:
+        x, mean, var = processes.batch_norm(x, self.weight, self.bias, self.eps)
+        if self.momentum is not None:
+            with torch.no_grad():
+                self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+                self.running_var.lerp_(var.to(self.running_var.dtype), self.momentum)
+        return x
 
 
 class PointwiseConv2d(nn.Conv2d):

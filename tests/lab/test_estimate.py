@@ -82,7 +82,7 @@ def test_the_clock_is_read_when_the_device_has_done_its_work(monkeypatch):
 def test_pre_training_on_half_of_the_images_has_half_of_the_steps():
     config = setups.configured("smoke", None, None).config
     steps = [
-        estimate._steps(studies.Job({}, estimate.pretraining(config.changed(**{"train.init": init}), 0), config))
+        estimate.steps_of(studies.Job({}, estimate.pretraining(config.changed(**{"train.init": init}), 0), config))
         for init in ("simclr", "simclr_matched")
     ]
     batch, epochs = config.search.batch_size, config.search.epochs
@@ -90,6 +90,6 @@ def test_pre_training_on_half_of_the_images_has_half_of_the_steps():
 
 
 def test_measured_steps_leave_no_run(runs_folder):
-    config = estimate._plain(studies.Job({}, setups.configured("smoke", None, None).config))
+    config = estimate.plain(studies.Job({}, setups.configured("smoke", None, None).config))
     assert all(estimate._step_seconds(config, training) > 0 for training in (False, True))
     assert runs.everything() == []

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from sswp_lib.config import Data, InputError
-from sswp_lib.learn.data import _statistics, epoch_batches, fingerprint, generator, halves, load, take, training_subset
+from sswp_lib.learn import pixels
+from sswp_lib.learn.data import epoch_batches, fingerprint, generator, halves, load, take, training_subset
 from sswp_lib.learn.measure import peak_memory
 from sswp_lib.presets import load_config
 
@@ -209,7 +210,7 @@ def test_tiny_imagenet_as_it_is_distributed(tmp_path):
 
 def test_mean_and_deviation_are_those_of_all_training_images():
     images = torch.randint(0, 256, (5000, 3, 2, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    mean, std = _statistics(images)
+    mean, std = pixels.statistics(images)
     whole = images.double() / 255
     torch.testing.assert_close(mean, whole.mean((0, 2, 3)).float())
     torch.testing.assert_close(std, whole.std((0, 2, 3), correction=0).float())
@@ -217,9 +218,9 @@ def test_mean_and_deviation_are_those_of_all_training_images():
 
 def test_mean_and_deviation_are_exact_and_need_little_memory():
     images = torch.randint(0, 256, (3000, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    assert peak_memory(lambda: _statistics(images)) < images.nbytes
+    assert peak_memory(lambda: pixels.statistics(images)) < images.nbytes
     images[:, 0], images[:, 1] = 0, 255
-    mean, std = _statistics(images)
+    mean, std = pixels.statistics(images)
     assert mean[:2].tolist() == [0.0, 1.0] and std[:2].tolist() == [torch.tensor(1e-3).item()] * 2
 
 

@@ -140,8 +140,8 @@ def test_a_search_sees_random_views_of_its_images(config, data, monkeypatch):
     monkeypatch.setattr(halves_module, "random_views", lambda *a: states.append(a[4].get_state()) or draw(*a))
     search.train_step()
     assert len(calls) == 2
-    for images, views, mean, std, _, size in calls:
-        assert torch.equal(images, data.train[search.batches[0]])
+    for images, views, mean, std, _, size, rows in calls:
+        assert torch.equal(images, data.train[search.batches[0]]) and (rows.start, rows.stop) == (0, len(images))
         assert views == config.data.views and size == 8
         assert torch.equal(mean, data.mean) and torch.equal(std, data.std)
     assert torch.equal(states[0], generator(0, "views", 0, 0).get_state()) and not torch.equal(*states)
@@ -155,8 +155,8 @@ def test_supervised_training_augments_its_images(config, data, monkeypatch, flip
     seen, original = [], training.network.forward_train
     training.network.forward_train = lambda x, masks: seen.append(x) or original(x, masks)
     training.train_step()
-    ((images, *arguments, mean, std, _, size),) = calls
-    assert torch.equal(images, data.train[training.batches[0]]) and size == 8
+    ((images, *arguments, mean, std, _, size, rows),) = calls
+    assert torch.equal(images, data.train[training.batches[0]]) and size == 8 and len(rows) == len(images)
     assert arguments == [2, flip, 3] and torch.equal(mean, data.mean) and torch.equal(std, data.std)
     g = generator(0, "training views", 0, 0)
     expected = train_module.training_images(images, 2, flip, 3, mean, std, g, 8)

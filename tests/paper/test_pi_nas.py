@@ -66,7 +66,7 @@ def test_architectures_are_drawn_once_among_the_729():
 @pytest.mark.parametrize("preset", PRESETS)
 def test_supernets_of_a_preset_are_scaled_to_its_length(preset):
     """The teacher averages over no more than a fifth of a run, and the queue holds less than half of the images."""
-    images = {"cifar": 50_000, "paper": 50_000}.get(preset, 1347)
+    images = {"cifar": 50_000, "paper": 50_000, "imagenet": 1_281_167}.get(preset, 1347)
     s = load_config(preset, study="one_shot").one_shot
     learnt = (1 - s.validation) * images
     assert s.queue < learnt / 2 or preset == "paper"

@@ -52,11 +52,16 @@ IN_CODE = {
 }  # not settings: tests of search and training hold them
 
 
+CIFAR, IMAGENET = ("cifar_search", "cifar_train"), ("imagenet_search", "imagenet_train")
+
+
 @pytest.mark.parametrize(
-    "data, columns", [("cifar10", ("cifar_search", "cifar_train")), ("imagenet", ("imagenet_search", "imagenet_train"))]
-)
-def test_paper_preset_is_table_5(data, columns):
-    config = load_config("paper", data).model_dump()
+    "preset, data, columns",
+    [("paper", "cifar10", CIFAR), ("paper", "imagenet", IMAGENET), ("imagenet", None, IMAGENET),
+     ("imagenet", "tiny-imagenet", CIFAR)],
+)  # fmt: skip
+def test_paper_preset_is_table_5(preset, data, columns):
+    config = load_config(preset, data).model_dump()
     table = reported.table("table5").set_index("name")
     assert set(table.index) == set(ENTRIES) | set(IN_CODE)
     for name, settings in ENTRIES.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import reduce
 
 import pytest
-from filelock import FileLock
 from tiny_runs import name_of, tiny
 
 from sswp_lib.config import InputError, setting_names
@@ -16,6 +15,7 @@ from sswp_lib.learn.train import Training
 from sswp_lib.paper import beyond, lots, setups, studies
 from sswp_lib.presets import PRESETS, load_config
 from sswp_lib.runs import runs
+from sswp_lib.runs.holding import file_of, take
 from sswp_lib.runs.progress import Line
 from sswp_lib.space import Genotype
 
@@ -283,8 +283,7 @@ def test_a_run_that_another_process_is_at_is_left_for_later(runs_folder, monkeyp
     """The others are done meanwhile; results stand in the jobs' order; at the end it is waited for."""
     jobs = [studies.Job({"place": i}, tiny(seed=i)) for i in range(3)]
     runs_folder.mkdir()
-    lock, order = FileLock(runs_folder / f"{name_of(tiny(seed=0))}.lock"), []
-    lock.acquire()
+    lock, order = take(file_of(runs_folder / name_of(tiny(seed=0)))), []
     noted = Line.note
 
     def note(self, text):

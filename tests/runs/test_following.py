@@ -116,7 +116,7 @@ def test_what_comes_after_the_checkpoint_is_written_anew(runs_folder, monkeypatc
 def test_a_run_of_another_machine_that_has_fallen_silent(runs_folder, monkeypatch):
     interrupt(monkeypatch, 4)
     path = runs_folder / name_of(tiny()) / following.PROGRESS
-    place = json.loads(path.read_text()) | {"state": "running", "host": "another"}
+    place = json.loads(path.read_text()) | {"state": "running", "machine": "another"}
     for age, expected in ((2.0, "running"), (30.0, "running"), (300.0, "silent")):
         path.write_text(json.dumps(place | {"at": time.time() - age}))
         assert runs.stand(tiny()).state == expected

@@ -8,10 +8,10 @@ import time
 import types
 
 import pytest
-from filelock import FileLock
 
 from sswp_lib.learn.loop import Progress
-from sswp_lib.runs import progress, runs
+from sswp_lib.runs import progress
+from sswp_lib.runs.holding import held
 from sswp_lib.runs.progress import Line, duration
 
 
@@ -133,11 +133,11 @@ def test_waiting_for_another_process_is_not_silence(monkeypatch, heartbeat, tmp_
     entered, times, said = [], set(), set()
 
     def wait():
-        with runs._locked(tmp_path / "search-1", line_in(monkeypatch, "log")):
+        with held(tmp_path / "search-1", line_in(monkeypatch, "log")):
             entered.append(time.monotonic())
 
     waiting = threading.Thread(target=wait)
-    with FileLock(tmp_path / "search-1.lock"):
+    with held(tmp_path / "search-1", line_in(monkeypatch, "log")):
         waiting.start()
         until = time.monotonic() + 30
         while len(times) < 3 and time.monotonic() < until:

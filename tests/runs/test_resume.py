@@ -3,7 +3,6 @@ at once.
 """
 
 import math
-import multiprocessing
 import random
 import shutil
 import time
@@ -11,31 +10,21 @@ from queue import Empty
 
 import pytest
 import tiny_runs
-from filelock import FileLock
 from tiny_runs import Stop, do_search, interrupted, name_of, plain, stop_at, tiny
 
 from sswp_lib.config import RunError
 from sswp_lib.learn.search import Search
 from sswp_lib.learn.train import Training
 from sswp_lib.runs import carrying_out, files, runs
+from sswp_lib.runs.holding import held
+from sswp_lib.runs.progress import Line
 from sswp_lib.space import Genotype
-
-
-@pytest.fixture(scope="module")
-def context():
-    """Processes that start quickly: each is forked from one that has imported the library and done nothing else."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["sswp_lib.runs.runs", "sklearn.datasets", "sklearn.model_selection", "torch._dynamo"]
-    )
-    return context
 
 
 def test_two_processes_one_computes_the_other_waits(context, runs_folder):
     config, waiting, told = tiny(), context.Semaphore(0), context.Queue()
     runs_folder.mkdir()
-    lock = FileLock(runs_folder / f"{name_of(config)}.lock")
-    with lock:  # until both are there
+    with held(runs_folder / name_of(config), Line("test")):  # until both are there
         both = [
             context.Process(target=tiny_runs.search_and_tell, args=(runs_folder, config, waiting, told))
             for _ in range(2)
