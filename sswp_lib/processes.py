@@ -215,7 +215,7 @@ def summed(gradients: Sequence[Tensor], metrics: dict[str, Tensor]) -> dict[str,
     if count() == 1:
         return metrics
     everything = [*gradients, *metrics.values()]
-    kind = max((_at_least_float(t.new_empty(0)).dtype for t in everything), key=lambda dtype: dtype.itemsize)
+    kind = max((full(t.new_empty(0)).dtype for t in everything), key=lambda dtype: dtype.itemsize)
     flat = added(torch.cat([t.detach().reshape(-1).to(kind) for t in everything]))
     parts = flat.split([t.numel() for t in everything])
     for gradient, part in zip(gradients, parts, strict=False):
@@ -281,7 +281,7 @@ class _BatchNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float):
-        values, others = _at_least_float(x), [d for d in range(x.dim()) if d != 1]
+        values, others = full(x), [d for d in range(x.dim()) if d != 1]
         own, channels = values.numel() // x.shape[1], x.shape[1]
         var, mean = torch.var_mean(values, others, correction=0) if own else (values.new_zeros(channels),) * 2
         stats = _all(torch.cat([mean, var, mean.new_tensor([own])])).double()  # (P, 2 C + 1)
@@ -303,7 +303,7 @@ class _BatchNorm(torch.autograd.Function):
         x, mean, var, weight = ctx.saved_tensors
         shape, others = [1, -1] + [1] * (x.dim() - 2), [d for d in range(x.dim()) if d != 1]
         inverse = (var + ctx.eps).rsqrt().view(shape)
-        grad, standard = _at_least_float(grad), (_at_least_float(x) - mean.view(shape)) * inverse
+        grad, standard = full(grad), (full(x) - mean.view(shape)) * inverse
         to_bias, to_weight = grad.sum(others), (grad * standard).sum(others)
         sums = added(torch.cat([to_bias, to_weight])) / ctx.total
         of_grad, of_product = (part.view(shape) for part in sums.chunk(2))
@@ -312,5 +312,8 @@ class _BatchNorm(torch.autograd.Function):
         return to_x, *((to_weight, to_bias) if ctx.affine else (None, None)), None
 
 
-def _at_least_float(x: Tensor) -> Tensor:
+def full(x: Tensor) -> Tensor:
+    """Return x in float32, or in float64 where it is that: what losses and statistics are computed in, whatever the
+    autocast.
+    """
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from sswp_lib.config import InputError
 from sswp_lib.learn.objectives import Objective, approach, share_right
+from sswp_lib.processes import full
 from sswp_lib.space import Paths, ProjectionHead
 
 
@@ -113,7 +114,7 @@ class CrossPath(Objective):
 
 def unit(z: Tensor) -> Tensor:
     """Return the rows of z (N, D) at length 1; computed in float32 (or float64) whatever the autocast."""
-    return F.normalize(z.float() if z.dtype in (torch.float16, torch.bfloat16) else z, dim=1)
+    return F.normalize(full(z), dim=1)
 
 
 def between_images(z: Tensor) -> Tensor:

@@ -106,17 +106,8 @@ class Halves(Loop):
         return [draw() for _ in range(objective.num_views)]
 
     def descend(self, loss: Tensor, metrics: dict[str, Tensor]) -> None:
-        """Do an SGD step on the weights that the loss reaches, their gradient clipped; the caller has set all gradients
-        to None.
-        """
-        self.scale.scale(loss).backward()
-        reached = [p for p in self.optimizer.param_groups[0]["params"] if p.grad is not None]
-        noted = processes.summed([p.grad for p in reached], {"loss": loss, **metrics})
-        self.scale.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_(reached, self.settings.grad_clip, foreach=True)
-        self.record(**noted)
-        self.scale.step(self.optimizer)
-        self.scale.update()
+        """Do an SGD step as `Loop` does, and let the objective follow."""
+        super().descend(loss, metrics)
         self.objective.follow(self.supernet)
 
     def state(self) -> dict[str, Any]:

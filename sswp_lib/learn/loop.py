@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sswp_lib import processes
 from sswp_lib.config import Config, InputError, RunError
 from sswp_lib.learn.data import generator
 
@@ -133,6 +134,19 @@ class Loop:
             self._sums[name][0] += value
             self._sums[name][1] += 1
         self._unread.clear()
+
+    def descend(self, loss: Tensor, metrics: dict[str, Tensor]) -> None:
+        """Do an SGD step on the weights that the loss reaches, their gradient clipped; the caller has set all gradients
+        to None. For loops that have an `optimizer`, a `scale` (`loss_scale`) and settings with `grad_clip`.
+        """
+        self.scale.scale(loss).backward()
+        reached = [p for p in self.optimizer.param_groups[0]["params"] if p.grad is not None]
+        noted = processes.summed([p.grad for p in reached], {"loss": loss, **metrics})
+        self.scale.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(reached, self.settings.grad_clip, foreach=True)
+        self.record(**noted)
+        self.scale.step(self.optimizer)
+        self.scale.update()
 
     def state(self) -> dict[str, Any]:
         """Return everything that going on needs, as tensors and plain data."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sswp_lib import processes
 from sswp_lib.config import Config, InputError
+from sswp_lib.processes import full
 from sswp_lib.space import ProjectionHead
 
 JUDGED_ON = 10  # batches, of a model that is judged by an objective; ours
@@ -51,11 +52,6 @@ def _similarities(z: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     own = start + torch.arange(len(z), device=z.device)
     logits = logits.masked_fill(own[:, None] == torch.arange(len(everyone), device=z.device), -torch.inf)
     return logits, own.roll(len(z) // 2)
-
-
-def full(x: Tensor) -> Tensor:
-    """Return x in float32, or in float64 where it is that: what losses are computed in, whatever the autocast."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class BatchNorm1d(nn.BatchNorm1d):

@@ -79,9 +79,7 @@ def open_file(path: Path, expected: dict[str, Any]) -> Opened:
         raise Damaged("it is of other images")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given buffer is not writable")  # nor does anything write there
-        flat = (
-            torch.frombuffer(mapped, dtype=torch.uint8, count=pixels) if pixels else torch.empty(0, dtype=torch.uint8)
-        )
+        flat = torch.frombuffer(mapped, dtype=torch.uint8, count=pixels)
     return Opened(flat, mapped, np.frombuffer(end, INDEX, count=rows // INDEX.itemsize), facts)
 
 

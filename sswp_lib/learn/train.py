@@ -17,9 +17,9 @@ from sswp_lib.config import Config, InputError, Model, Views, suggest
 from sswp_lib.learn.data import ImageData, epoch_batches, facts, generator, halves, take, training_subset, without_test
 from sswp_lib.learn.loop import Loop, loss_scale, optimizer_state, precision, restore_optimizer, seeded
 from sswp_lib.learn.measure import accuracy, multiply_adds, parameters
-from sswp_lib.learn.objectives import JUDGED_ON, build, full, mean_of
+from sswp_lib.learn.objectives import JUDGED_ON, build, mean_of
 from sswp_lib.learn.views import normalise, random_views, training_images
-from sswp_lib.processes import Rows
+from sswp_lib.processes import Rows, full
 from sswp_lib.space import (
     SPACES,
     Choices,
@@ -113,14 +113,7 @@ class Training(Loop):
             self.network.train(s.freeze == "none")
         loss, metrics = self.loss(self.batches[self.step], self.epoch, self.step)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scale.scale(loss).backward()
-        reached = [p for p in self.optimizer.param_groups[0]["params"] if p.grad is not None]
-        noted = processes.summed([p.grad for p in reached], {"loss": loss, **metrics})
-        self.scale.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_(reached, s.grad_clip, foreach=True)
-        self.record(**noted)
-        self.scale.step(self.optimizer)
-        self.scale.update()
+        self.descend(loss, metrics)
 
     def loss(self, index: Tensor, *when: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the objective, and the auxiliary head's cross-entropy at its weight, on the training images `index`:
