@@ -331,15 +331,16 @@ def publish(preset: Preset = "quick") -> None:
 @app.command()
 def restore(preset: Preset = "quick") -> None:
     """Put the published records of figures/PRESET/ into the run store: `sswp reproduce` then draws from them, and does
-    only what is missing. Weights are not among them; a run that needs some has what they are of done again.
+    only what is missing. Of weights those of the preset's own searches are among them, for further fine-tunings; a run
+    that needs others has what they are of done again.
 
     Example: `sswp restore --preset night`, then `sswp reproduce --preset night`.
     """
     from sswp_lib.lab import publish as results
 
-    new, other = results.restore(preset)
+    new, other, weights = results.restore(preset)
     left = f"; {other} of another release were left" if other else ""
-    typer.echo(f"{new} records restored{left}")
+    typer.echo(f"{new} records restored{f', weights of {weights}' if weights else ''}{left}")
 
 
 def print_record(record) -> None:

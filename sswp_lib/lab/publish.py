@@ -12,9 +12,10 @@ from typing import Any
 from sswp_lib import __version__
 from sswp_lib.config import InputError, home
 from sswp_lib.lab.reproduce import notebooks
+from sswp_lib.paper import setups
 from sswp_lib.paper.output import Output
 from sswp_lib.presets import load_config
-from sswp_lib.runs import archive, files, records
+from sswp_lib.runs import archive, files, records, runs
 from sswp_lib.runs.records import FORMAT, Record
 from sswp_lib.show import report
 
@@ -45,22 +46,24 @@ def publish(preset: str) -> Path:
         check_record(record, preset)
     report.build(output, commit)
     target = home() / "figures" / preset
-    content = contents(output.folder, found)
+    content = contents(output.folder, found, preset)
     for name, data in content.items():
         files.write(target / name, data)
     remove_others(target, {target / name for name in (*content, KEPT)})
     return target
 
 
-def restore(preset: str) -> tuple[int, int]:
+def restore(preset: str) -> tuple[int, int, int]:
     """Put the published records of a preset into the run store, so that `reproduce` draws from them and does what is
-    missing; return how many are new, and how many are of another release and were left.
+    missing, and the published weights; return how many records are new, how many are of another release and were left,
+    and how many weights are new.
     """
     load_config(preset)
-    path = home() / "figures" / preset / archive.NAME
+    folder = home() / "figures" / preset
+    path, weights = folder / archive.NAME, folder / archive.WEIGHTS
     if not path.is_file():
         raise InputError(f"no published records of the preset {preset!r}: {str(path)!r} is not there")
-    return archive.unpack(path)
+    return *archive.unpack(path), archive.unpack_weights(weights) if weights.is_file() else 0
 
 
 def _again(preset: str) -> str:
@@ -111,11 +114,18 @@ def check_record(record: Record, preset: str) -> None:
         )
 
 
-def contents(folder: Path, found: list[Record]) -> dict[str, bytes]:
-    """Return all files that are published, by their names in the target's folder."""
+def contents(folder: Path, found: list[Record], preset: str) -> dict[str, bytes]:
+    """Return all files that are published, by their names in the target's folder: with the records the weights of the
+    preset's own searches, so that other fine-tunings can start from what is published. A search that is done again on
+    another processor has other weights, and nothing of what is published belongs to those.
+    """
     own = [path for path in folder.glob("[0-9]*") if path.suffix in SHOWN]
     own += [folder / name for name in PAGE if (folder / name).is_file()]
-    return {path.name: path.read_bytes() for path in own} | {archive.NAME: archive.packed(found)}
+    seeds = range(setups.number_of_seeds(preset))
+    searches = {runs.asked(load_config(preset).changed(seed=seed)).name for seed in seeds}
+    kept = [record for record in found if record.name in searches and runs.has_weights(record)]
+    packed = {archive.NAME: archive.packed(found)} | ({archive.WEIGHTS: archive.packed_weights(kept)} if kept else {})
+    return {path.name: path.read_bytes() for path in own} | packed
 
 
 def remove_others(folder: Path, wanted: set[Path]) -> None:

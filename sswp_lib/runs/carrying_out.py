@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,7 @@ def carry_out(asked: Asked, loop: Loop, line: Line, tensorboard: bool, hold: Hol
     for path in (*files.checkpoints(checkpoints), folder / PROGRESS):
         path.unlink(missing_ok=True)
     if again:
+        _say_other_weights(asked.folder, record, line)
         _put_in_place(folder, asked.folder)
     outcome = [f"{name} {value}" for name, value in record.outcome().items()]
     line.close(", ".join([f"done in {duration(record.provenance['seconds'])}", *outcome]))
@@ -151,6 +153,16 @@ def _take_up(loop: Loop, checkpoints: Path, line: Line) -> tuple[float, int]:
         ) from None
     line.note(f"taken up at epoch {loop.epoch + 1}, step {loop.step + 1}")
     return kept["seconds"], kept["resumed"] + 1
+
+
+def _say_other_weights(folder: Path, record: Record, line: Line) -> None:
+    """Say it where a run that was done again has other weights than the record that is there tells of."""
+    with suppress(InputError):  # a damaged record
+        if records.read(folder / "record.json").weights_sha256 != record.weights_sha256:
+            line.note(
+                "has other weights than its record told of, as on another processor, whose rounding differs; what "
+                "started from those will be done again"
+            )
 
 
 def _put_in_place(new: Path, old: Path) -> None:

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from tiny_runs import tiny
 
 import sswp_lib
 from sswp_lib.config import InputError, home
 from sswp_lib.lab import publish, reproduce, strip
 from sswp_lib.paper import output
 from sswp_lib.paper.output import Output
-from sswp_lib.runs import archive, records
+from sswp_lib.runs import archive, records, runs
 from sswp_lib.show import report
 
 
@@ -104,10 +105,10 @@ def test_published_records_are_restored_and_packed_to_the_same_bytes(project, ca
 @pytest.mark.parametrize(
     "name, content, said",
     [
-        ("../search-1/record.json", b"{}", "expected records alone"),
-        ("search-1/weights.safetensors", b"", "expected records alone"),
+        ("../search-1/record.json", b"{}", "expected nothing but NAME/record.json"),
+        ("search-1/weights.safetensors", b"", "expected nothing but NAME/record.json"),
         ("search-1/record.json", b"{}", "is not a record"),
-        (None, b"no zip", "cannot read the records"),
+        (None, b"no zip", "cannot read"),
     ],
 )
 def test_an_archive_of_anything_else_is_refused(name, content, said, tmp_path, runs_folder):
@@ -128,6 +129,47 @@ def test_records_of_another_format_are_left(tmp_path, runs_folder):
     path.write_bytes(archive.packed([records.read(records.root() / "search-1" / "record.json")]))
     shutil.rmtree(records.root() / "search-1")
     assert archive.unpack(path) == (0, 1) and not (records.root() / "search-1").exists()
+
+
+def test_further_fine_tunings_start_from_published_weights(project, call, monkeypatch):
+    """The search is not done again, on whatever processor: its record, and all that hangs on it, stays as it is."""
+    monkeypatch.setattr(publish, "load_config", lambda preset: tiny(seed=0))
+    own, other = runs.search(tiny(), device="cpu", quiet=True), runs.search(tiny(seed=99), device="cpu", quiet=True)
+    trained = runs.train(tiny().changed(**{"train.init": "concomitant"}), own, device="cpu", quiet=True)
+    names = "".join(f"{record.name}\n" for record in (own, other, trained))
+    (Output("quick").folder / "01_runs.txt").write_text(names)
+    publish.publish("quick")
+    packed = (project / "figures" / "quick" / "weights.zip").read_bytes()
+    shutil.rmtree(records.root())
+    assert call("restore", "--preset", "quick")[1] == "3 records restored, weights of 1\n"
+    assert runs.has_weights(own) and not runs.has_weights(other)
+    asked = tiny().changed(**{"train.init": "concomitant", "train.lr": 0.003})
+    monkeypatch.setattr(runs, "search", None)
+    further = runs.train(asked, runs.finished(tiny()), device="cpu", quiet=True)
+    assert further.source["weights_sha256"] == trained.source["weights_sha256"] == own.weights_sha256
+    assert archive.packed_weights([own]) == packed
+
+
+def test_weights_that_are_no_record_s_are_left(tmp_path, runs_folder):
+    own = runs.search(tiny(), device="cpu", quiet=True)
+    path, file = tmp_path / "weights.zip", records.root() / own.name / "weights.safetensors"
+    path.write_bytes(archive.packed_weights([own]))
+    assert archive.unpack_weights(path) == 0  # they are there
+    file.unlink()
+    assert archive.unpack_weights(path) == 1 and own.weights()
+    file.unlink()
+    records.write(records.root() / own.name, own.model_copy(update={"weights_sha256": "0" * 64}))
+    assert archive.unpack_weights(path) == 0 and not file.exists()
+    shutil.rmtree(records.root() / own.name)
+    assert archive.unpack_weights(path) == 0 and not (records.root() / own.name).exists()
+    with pytest.raises(InputError, match=r"expected nothing but NAME/weights\.safetensors"):
+        archive.unpack_weights(packed_otherwise(tmp_path))
+
+
+def packed_otherwise(folder: Path) -> Path:
+    with zipfile.ZipFile(folder / "other.zip", "w") as file:
+        file.writestr("search-1/record.json", b"{}")
+    return folder / "other.zip"
 
 
 def changed_code(project):

@@ -15,7 +15,7 @@ from tiny_runs import Stop, do_search, interrupted, name_of, plain, stop_at, tin
 from sswp_lib.config import RunError
 from sswp_lib.learn.search import Search
 from sswp_lib.learn.train import Training
-from sswp_lib.runs import carrying_out, files, runs
+from sswp_lib.runs import carrying_out, files, records, runs
 from sswp_lib.runs.holding import held
 from sswp_lib.runs.progress import Line
 from sswp_lib.space import Genotype
@@ -216,3 +216,13 @@ def test_fresh_replaces_a_damaged_record_and_does_what_is_not_there(finished, ru
     assert plain(runs.search(tiny(), device="cpu", quiet=True, fresh=True)) == plain(finished)
     other = runs.search(tiny(seed=1), device="cpu", quiet=True, fresh=True)
     assert not (runs_folder / other.name / "fresh").exists() and do_search(seed=1) == other
+
+
+def test_a_run_done_again_says_where_its_weights_are_not_those_of_its_record(finished, runs_folder, capsys):
+    """As after a restored record, on a processor whose rounding differs: what started from its own is done again."""
+    runs.search(tiny(), device="cpu", quiet=True, fresh=True)
+    assert "other weights" not in capsys.readouterr().err
+    records.write(runs_folder / finished.name, finished.model_copy(update={"weights_sha256": "0" * 64}))
+    runs.search(tiny(), device="cpu", quiet=True, fresh=True)
+    said = capsys.readouterr().err
+    assert said.startswith(f"{finished.name}: has other weights than its record told of") and said.count("\n") == 1
