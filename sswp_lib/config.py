@@ -106,6 +106,7 @@ class Model(Section):
     projection_dim: StrictInt = Field(128, ge=2)  # SimCLR
     # autocast, as appendix A has it for ImageNet; float16, for cards without bfloat16, with its loss scaled
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    compiled: StrictBool = False  # each operation by torch.compile; ours, for long runs on CUDA
 
 
 class Search(Section):

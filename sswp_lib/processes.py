@@ -257,6 +257,7 @@ class _Gathered(torch.autograd.Function):
         return added(grad).split(ctx.sizes)[rank()], None
 
 
+@torch.compiler.disable  # messages between processes are not compiled
 def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """Normalise x (n, C, ...) by the mean and variance of each channel over all processes' rows: torch's synchronised
     BatchNorm on CUDA; on the CPU, where torch has none, our own.

@@ -12,7 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from sswp_lib.learn.data import generator
 
 # noted numbers (two a step, mostly) between looks at the loss on an accelerator, where each look waits for it; ours
 CHECK_EVERY = 25
+MOST_COMPILED = 512  # variants of one operation's code: kinds, widths, sizes of maps, with gradients and without; ours
 
 
 @dataclass(frozen=True)
@@ -207,6 +209,39 @@ def seeded(seed: int, *purpose: str | int):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(seed, *purpose).initial_seed())
         yield
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def placed(model: M, config: Config, device: torch.device | str) -> M:
+    """Return the model on its device, in the layout that convolutions are fastest in; where `model.compiled`, each of
+    its operations is compiled when it first runs, once for each size of its maps.
+
+    Raises:
+        InputError: torch.compile finds no compiler here.
+    """
+    model = model.to(device, memory_format=torch.channels_last)
+    if config.model.compiled:
+        _check_compiler(str(device))
+        torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = MOST_COMPILED
+        for operations in model.modules():
+            if isinstance(operations, nn.ModuleDict):
+                for operation in operations.children():
+                    operation.compile(dynamic=False)
+    return model
+
+
+@lru_cache
+def _check_compiler(device: str) -> None:
+    try:
+        torch.compile(torch.sin)(torch.ones(1, device=device))
+    except Exception as error:  # whatever its parts raise
+        said = str(error).strip().splitlines()[0][:120]
+        raise InputError(
+            f"model.compiled is set, but torch.compile does not work on {device} ({type(error).__name__}: {said}); "
+            "expected a C++ compiler on a CPU, Triton on CUDA, or model.compiled=false"
+        ) from None
 
 
 def precision(config: Config, device: torch.device) -> torch.autocast:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sswp_lib.config import Config
 from sswp_lib.learn.data import ImageData
-from sswp_lib.learn.loop import Loop, Progress, precision
+from sswp_lib.learn.loop import Loop, Progress, placed, precision
 from sswp_lib.learn.measure import measures
 from sswp_lib.learn.oneshot import OneShot, build_supernet
 from sswp_lib.learn.ranking import LinearEvaluation
@@ -120,7 +120,7 @@ class OneShotSearch(Loop):
         model = self.config.model
         network = Network(genotype, model.init_channels, num_classes=len(self.data.classes), stem=model.stem)
         load_concomitant(network, weights)
-        network.to(self.device, memory_format=torch.channels_last)
+        placed(network, self.config, self.device)
         with precision(self.config, self.device):
             calibrate(network, self.part.ranker.training_images())
         return weights | {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()

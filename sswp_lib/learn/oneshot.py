@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sswp_lib.config import Config, InputError, suggest
 from sswp_lib.learn.crosspath import CrossPath, collapse
 from sswp_lib.learn.data import ImageData, epoch_batches, generator, take, training_subset
-from sswp_lib.learn.loop import Loop, optimizer_state, precision, restore_optimizer, seeded
+from sswp_lib.learn.loop import Loop, optimizer_state, placed, precision, restore_optimizer, seeded
 from sswp_lib.learn.measure import parameters
 from sswp_lib.learn.objectives import Objective, Supervised
 from sswp_lib.learn.views import normalise, random_views
@@ -88,9 +88,7 @@ class OneShot(Loop):
 
     def _build(self) -> None:
         s = self.settings
-        self.supernet = build_supernet(self.config, self.data, self.objective).to(
-            self.device, memory_format=torch.channels_last
-        )
+        self.supernet = placed(build_supernet(self.config, self.data, self.objective), self.config, self.device)
         self.objective.to(self.device).attach(self.supernet)
         self.optimizer = torch.optim.SGD(
             self.supernet.parameters(), lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay, foreach=True

@@ -14,7 +14,7 @@ from torch import Tensor
 from sswp_lib.config import Config
 from sswp_lib.learn.data import ImageData, epoch_batches, generator
 from sswp_lib.learn.halves import Halves
-from sswp_lib.learn.loop import Loop, optimizer_state, restore_optimizer, seeded
+from sswp_lib.learn.loop import Loop, optimizer_state, placed, restore_optimizer, seeded
 from sswp_lib.learn.objectives import build
 from sswp_lib.space import CANDIDATES, EDGES, Genotype, Network, derive
 
@@ -55,7 +55,7 @@ class RandomSearch(Halves):
             self.objective = build(s.objective, self.config, s.temperature)
             network = Network(self.genotype(draw), model.init_channels, len(self.data.classes), stem=model.stem)
             network.head = self.objective.head(network.num_features, len(self.data.classes))
-        self.supernet = network.to(self.device, memory_format=torch.channels_last)
+        self.supernet = placed(network, self.config, self.device)
         self.objective.to(self.device).attach(self.supernet)
         self.optimizer = torch.optim.SGD(
             list(self._named_weights().values()),

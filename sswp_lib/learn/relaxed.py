@@ -20,7 +20,7 @@ from torch import Tensor
 from sswp_lib.config import Config, InputError
 from sswp_lib.learn.data import ImageData, epoch_batches, generator, halves, take, training_subset
 from sswp_lib.learn.halves import Halves, as_shown
-from sswp_lib.learn.loop import seeded
+from sswp_lib.learn.loop import placed, seeded
 from sswp_lib.learn.measure import certainty, entropy, operation_shares
 from sswp_lib.learn.objectives import Objective
 from sswp_lib.learn.unrolled import Loss, unrolled_gradient
@@ -73,7 +73,7 @@ class RelaxedSearch(Halves):
             supernet = MixedNet(C, L, generator(seed, "alpha"), stem=model.stem)
         with seeded(seed, "head"):
             supernet.head = self.objective.head(supernet.num_features, len(self.data.classes))
-        self.supernet = supernet.to(self.device, memory_format=torch.channels_last)
+        self.supernet = placed(supernet, self.config, self.device)
         self.objective.to(self.device)
         self.weights = self._named_weights()  # nothing is ever pruned
         self.optimizer = torch.optim.SGD(
@@ -190,7 +190,7 @@ class RelaxedSearch(Halves):
         genotype, width = self.supernet.genotype(), self.relaxed.init_channels or self.config.model.init_channels
         network = Network(genotype, width, head=self.supernet.head, stem=self.config.model.stem)
         load_concomitant(network, self.supernet.state_dict())
-        return network.to(self.device, memory_format=torch.channels_last)
+        return placed(network, self.config, self.device)
 
 
 def _few(data: ImageData, per_class: int, seed: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sswp_lib.config import Config, InputError
 from sswp_lib.learn.data import ImageData, generator
 from sswp_lib.learn.evolution import best_first, next_generation
-from sswp_lib.learn.loop import Loop
+from sswp_lib.learn.loop import Loop, placed
 from sswp_lib.learn.oneshot import Architecture, build_supernet
 from sswp_lib.learn.ranking import Ranker, similarity
 
@@ -41,7 +41,7 @@ class Ranked(Loop):
             linear = nn.Linear(supernet.num_features, len(data.classes))
             linear.load_state_dict(classifier)
             linear.to(self.device)
-        supernet.to(self.device, memory_format=torch.channels_last)
+        placed(supernet, config, self.device)
         self.ranker = Ranker(config, data, supernet, linear, device)
 
     def scored(self, architecture: Architecture) -> float:

@@ -20,7 +20,7 @@ from sswp_lib.config import Search as Settings
 from sswp_lib.learn.data import ImageData, epoch_batches, generator
 from sswp_lib.learn.evidence import Evidence
 from sswp_lib.learn.halves import Halves, as_shown
-from sswp_lib.learn.loop import frozen, seeded
+from sswp_lib.learn.loop import frozen, placed, seeded
 from sswp_lib.learn.measure import certainty, entropy, operation_shares
 from sswp_lib.learn.phases import PHASES, architecture_steps, cells_to_prune, phase, pruning_epochs
 from sswp_lib.space import (
@@ -79,7 +79,7 @@ class Search(Halves):
             supernet = SuperNet(model.init_channels, model.num_cells, stem=model.stem, candidates=candidates)
         with seeded(self.config.seed, "head"):  # of its own: objectives share the other weights
             supernet.head = self.objective.head(supernet.num_features, len(self.data.classes))
-        self.supernet = supernet.to(self.device, memory_format=torch.channels_last)
+        self.supernet = placed(supernet, self.config, self.device)
         self.objective.to(self.device).attach(self.supernet)
         s = self.settings
         learnt = list(self._named_weights().values())
@@ -249,7 +249,7 @@ class Search(Halves):
         genotype = self.supernet.genotype(s.max_skips, s.max_pools)
         network = Network(genotype, model.init_channels, head=self.supernet.head, stem=model.stem)
         load_concomitant(network, self.supernet.state_dict())
-        return network.to(self.device, memory_format=torch.channels_last)
+        return placed(network, self.config, self.device)
 
 
 def _all_learn(settings: Settings, epochs: int, num_cells: int, num_steps: int) -> bool:

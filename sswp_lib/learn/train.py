@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sswp_lib import processes
 from sswp_lib.config import Config, InputError, Model, Views, suggest
 from sswp_lib.learn.data import ImageData, epoch_batches, facts, generator, halves, take, training_subset, without_test
-from sswp_lib.learn.loop import Loop, loss_scale, optimizer_state, precision, restore_optimizer, seeded
+from sswp_lib.learn.loop import Loop, loss_scale, optimizer_state, placed, precision, restore_optimizer, seeded
 from sswp_lib.learn.measure import accuracy, multiply_adds, parameters
 from sswp_lib.learn.objectives import JUDGED_ON, build, mean_of
 from sswp_lib.learn.views import normalise, random_views, training_images
@@ -91,7 +91,7 @@ class Training(Loop):
         with seeded(self.config.seed, "head"):  # of its own: with and without an auxiliary head it is the same
             network.head = self.objective.head(network.num_features, num_classes)
         self.report: LoadReport | None = load_concomitant(network, weights) if weights is not None else None
-        self.network = network.to(self.device, memory_format=torch.channels_last)
+        self.network = placed(network, self.config, self.device)
         if s.freeze == "backbone":
             self.network.requires_grad_(False)
             self.network.head.requires_grad_(True)
