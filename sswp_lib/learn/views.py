@@ -262,13 +262,6 @@ _COLOUR_CHANGES = (
 )
 
 
-def _draw_crops(n: int, size: int, config: Views, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw the boxes of crops of square images, whether they are flipped and by how much they are turned."""
-    *shares, flipped, angle = _draw_shares(n, config, g)
-    whole = torch.tensor(float(size))
-    return boxes(*shares, whole, whole), flipped, angle
-
-
 def _draw_shares(n: int, config: Views, g: torch.Generator, tries: int = 1) -> tuple[Tensor, ...]:
     shape = (n, tries) if tries > 1 else (n,)
     share = _uniform(shape, *config.crop_scale, g)

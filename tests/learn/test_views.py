@@ -12,10 +12,11 @@ from torchvision.transforms import InterpolationMode
 import sswp_lib.learn.views as views_module
 from sswp_lib.config import Views
 from sswp_lib.learn.views import (
-    _draw_crops,
     _draw_jitter,
     _draw_moves,
+    boxes,
     crop,
+    draw,
     jitter,
     move,
     normalise,
@@ -30,6 +31,13 @@ COLOUR = {0: TF.adjust_brightness, 1: TF.adjust_contrast, 2: TF.adjust_saturatio
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def draw_crops(n: int, size: int, config: Views, g: torch.Generator) -> tuple[torch.Tensor, ...]:
+    """Return what `random_views` draws for square images: boxes, whether they are flipped, how far they are turned."""
+    *shares, flipped, angle = draw(n, config, g).crops
+    whole = torch.tensor(float(size))
+    return boxes(*shares, whole, whole), flipped, angle
 
 
 @pytest.fixture
@@ -57,7 +65,7 @@ def test_of_larger_images_the_centre_is_taken(batch, size):
 @pytest.mark.parametrize("size", [5, 8, 24])
 def test_views_of_larger_images_have_the_size_asked_for(size):
     x = torch.rand(12, 3, 16, 16, generator=seeded())
-    box, flipped, angle = _draw_crops(12, 16, Views(crop_scale=(0.05, 1.0)), seeded(1))
+    box, flipped, angle = draw_crops(12, 16, Views(crop_scale=(0.05, 1.0)), seeded(1))
     found = crop(x, box, flipped, angle, size)
     for i, (left, top, width, height) in enumerate(box.int().tolist()):
         cut = x[i, :, top : top + height, left : left + width]
@@ -72,7 +80,7 @@ def test_views_of_larger_images_have_the_size_asked_for(size):
 @pytest.mark.parametrize("size", [8, 16, 31])
 def test_crop_and_flip_equal_torchvisions(size):
     x = torch.rand(40, 3, size, size, generator=seeded())
-    box, flipped, angle = _draw_crops(40, size, Views(crop_scale=(0.05, 1.0)), seeded(1))
+    box, flipped, angle = draw_crops(40, size, Views(crop_scale=(0.05, 1.0)), seeded(1))
     assert flipped.any() and not flipped.all() and not angle.any()
     found = crop(x, box, flipped, angle)
     for i, (left, top, width, height) in enumerate(box.int().tolist()):
@@ -84,7 +92,7 @@ def test_crop_and_flip_equal_torchvisions(size):
 
 
 def test_crops_lie_within_the_image_and_have_the_area_and_aspect_asked_for():
-    box, _, _ = _draw_crops(5000, 32, Views(crop_scale=(0.2, 0.6)), seeded())
+    box, _, _ = draw_crops(5000, 32, Views(crop_scale=(0.2, 0.6)), seeded())
     left, top, width, height = box.unbind(1)
     assert (left >= 0).all() and (top >= 0).all() and (left + width <= 32).all() and (top + height <= 32).all()
     assert (box == box.round()).all()
@@ -96,7 +104,7 @@ def test_crops_lie_within_the_image_and_have_the_area_and_aspect_asked_for():
 
 
 def test_the_smallest_crop_is_a_pixel():
-    box, _, _ = _draw_crops(20, 8, Views(crop_scale=(0.001, 0.001)), seeded())
+    box, _, _ = draw_crops(20, 8, Views(crop_scale=(0.001, 0.001)), seeded())
     assert (box[:, 2:] == 1).all()
 
 
@@ -116,7 +124,7 @@ def test_rotation_about_the_centre():
     assert min(float((found[0] - q).abs().max()) for q in quarter) < 1e-5
     torch.testing.assert_close(found[1], torch.rot90(x[1], 2, (1, 2)), rtol=0, atol=1e-5)
     torch.testing.assert_close(found[2], x[2], rtol=0, atol=1e-5)
-    _, _, drawn = _draw_crops(1000, 9, Views(rotation=15.0), seeded())
+    _, _, drawn = draw_crops(1000, 9, Views(rotation=15.0), seeded())
     assert drawn.abs().max() <= math.radians(15) and drawn.min() < -0.2 and drawn.max() > 0.2
 
 
