@@ -15,8 +15,8 @@ from torch import Tensor
 
 from sswp_lib.config import Config, InputError
 from sswp_lib.learn.data import generator
-from sswp_lib.learn.measure import parameters, sizes
-from sswp_lib.space import CANDIDATES, EDGES, Genotype, derive
+from sswp_lib.learn.measure import parameters
+from sswp_lib.space import CANDIDATES, EDGES, Genotype, Network, derive
 from sswp_lib.space.cell import CellStack
 from sswp_lib.space.genotype import EDGES_OF_NODE, POOLS, SKIPS
 
@@ -57,7 +57,9 @@ def random_genotype_like(found: Genotype, init_channels: int, seed: int, stem: s
         InputError: no such genotype was found in 100,000 draws.
     """
     costs, cells = operation_parameters(init_channels, found.num_cells, stem), found.num_cells
-    target, own = sizes(found, init_channels, 2, 32, stem)["parameters"], _sum(costs, _places(found))
+    with torch.device("meta"):
+        target = parameters(Network(found, init_channels, 2, stem=stem))
+    own = _sum(costs, _places(found))
     low, high = own - TOLERANCE * target, own + TOLERANCE * target
     rate = _rate(costs, own)
     g = generator(seed, "random genotype of a size", *sorted(_places(found)))

@@ -12,7 +12,7 @@ import platform
 import subprocess
 import time
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from sswp_lib.space.texts import read as read_architecture
 
 FORMAT = 3  # part of every name; raised when the code comes to other results than before (tests/golden.py)
 CHECKSUM = "record_sha256"  # of everything else in a record's file
+KEPT = 32  # records, of those read last; ours
 
 
 class Record(BaseModel):
@@ -123,7 +124,21 @@ def write(folder: Path, record: Record) -> None:
 
 
 def read(path: Path) -> Record:
-    """Return a finished run's record; InputError names the file and what is wrong in it."""
+    """Return a finished run's record; InputError names the file and what is wrong in it. Whoever reads it shares it."""
+    try:
+        there = path.stat()
+    except OSError:
+        return _read(path)  # which says what is wrong
+    return _kept(path, there.st_mtime_ns, there.st_size, there.st_ino)
+
+
+@lru_cache(maxsize=KEPT)
+def _kept(path: Path, *stamp: int) -> Record:
+    """Return a record that has not changed since it was read: dozens of trainings ask for one search's."""
+    return _read(path)
+
+
+def _read(path: Path) -> Record:
     plain = files.read_json(path)
     stated = plain.pop(CHECKSUM, None) if isinstance(plain, dict) else None
     try:

@@ -8,6 +8,7 @@ import torch
 from tiny_runs import name_of
 from toy_space import TOY
 
+import sswp_lib.learn.loop as learn_loop
 import sswp_lib.learn.relaxed as relaxed
 from sswp_lib.config import Config, InputError, setting_names
 from sswp_lib.learn.data import ImageData
@@ -185,8 +186,19 @@ def toy(monkeypatch):
     monkeypatch.setitem(SPACES, "toy", TOY)
 
 
+@pytest.fixture
+def compiler(monkeypatch):
+    """One that is done at once; so that it shows, what it makes computes something else."""
+
+    def compile(module, **options):
+        module._compiled_call_impl = lambda *given: 1.01 * module._call_impl(*given)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile)
+    monkeypatch.setattr(learn_loop, "_check_compiler", lambda device: None)
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_name_depends_on_exactly_what_changes_the_result(kind, few_candidates, toy):
+def test_name_depends_on_exactly_what_changes_the_result(kind, few_candidates, toy, compiler):
     config, wrong, refused = config_of(kind), [], set()
     expected = list(stages(kind, config))
     for setting in setting_names():

@@ -120,6 +120,19 @@ def test_record_changed_by_hand_is_refused(finished, runs_folder):
         records.read(path)
 
 
+def test_a_record_is_read_once_until_it_changes(finished, runs_folder, monkeypatch):
+    """Dozens of trainings ask for one search's; what another process writes there is seen at once."""
+    path, read = runs_folder / finished.name / "record.json", []
+    read_json = files.read_json
+    monkeypatch.setattr(files, "read_json", lambda path: read.append(path) or read_json(path))
+    assert records.read(path) == records.read(path) == finished and len(read) <= 1
+    records.write(path.parent, finished.model_copy(update={"seed": 5}))
+    assert records.read(path).seed == 5
+    path.unlink()
+    with pytest.raises(InputError):
+        records.read(path)
+
+
 def test_name_depends_on_neither_threads_nor_device(finished, monkeypatch):
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
