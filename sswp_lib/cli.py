@@ -331,8 +331,8 @@ def publish(preset: Preset = "quick") -> None:
 @app.command()
 def restore(preset: Preset = "quick") -> None:
     """Put the published records of figures/PRESET/ into the run store: `sswp reproduce` then draws from them, and does
-    only what is missing. Of weights those of the preset's own searches are among them, for further fine-tunings; a run
-    that needs others has what they are of done again.
+    only what is missing. Where weights.zip lies there too, the weights of the preset's own searches are put with them,
+    for further fine-tunings; a run that needs others has what they are of done again.
 
     Example: `sswp restore --preset night`, then `sswp reproduce --preset night`.
     """

@@ -12,7 +12,7 @@ from typing import Any
 from sswp_lib import __version__
 from sswp_lib.config import InputError, home
 from sswp_lib.lab.reproduce import notebooks
-from sswp_lib.paper import setups
+from sswp_lib.paper import setups, studies
 from sswp_lib.paper.output import Output
 from sswp_lib.presets import load_config
 from sswp_lib.runs import archive, files, records, runs
@@ -117,12 +117,13 @@ def check_record(record: Record, preset: str) -> None:
 def contents(folder: Path, found: list[Record], preset: str) -> dict[str, bytes]:
     """Return all files that are published, by their names in the target's folder: with the records the weights of the
     preset's own searches, so that other fine-tunings can start from what is published. A search that is done again on
-    another processor has other weights, and nothing of what is published belongs to those.
+    another processor has other weights, and nothing of what is published belongs to those. No commit holds weights:
+    Git is told to pass them over, and they are handed on beside a release.
     """
     own = [path for path in folder.glob("[0-9]*") if path.suffix in SHOWN]
     own += [folder / name for name in PAGE if (folder / name).is_file()]
-    seeds = range(setups.number_of_seeds(preset))
-    searches = {runs.asked(load_config(preset).changed(seed=seed)).name for seed in seeds}
+    asked = studies.searches(load_config(preset), setups.number_of_seeds(preset))
+    searches = {runs.asked(job.config).name for job in asked}
     kept = [record for record in found if record.name in searches and runs.has_weights(record)]
     packed = {archive.NAME: archive.packed(found)} | ({archive.WEIGHTS: archive.packed_weights(kept)} if kept else {})
     return {path.name: path.read_bytes() for path in own} | packed
