@@ -41,6 +41,9 @@ DATA_DEFAULTS: dict[str, dict[str, Any]] = {
 _SMALL: dict[str, Any] = {  # shared by the presets that are not the paper's; ours throughout
     "search.schedule": "step", "search.edges": "top2", "train.schedule": "step", "train.auxiliary": 0.0,
     "train.drop_path": 0.0,
+    # What is judged after tens of steps needs statistics of its own: by BatchNorm's running averages a random start
+    # trained for 40 steps on 109 digits is at 62 %, by statistics of training images the same weights are at 84 %.
+    "train.calibrate": True,
 }  # fmt: skip
 
 _DIGITS: dict[str, Any] = {  # shared by `quick` and `night`
@@ -55,7 +58,6 @@ _DIGITS: dict[str, Any] = {  # shared by `quick` and `night`
     # 60 %.
     "search.ratios": (0.1, 0.3, 0.6),
     "train.epochs": 60, "train.batch_size": 20, "train.labels_per_class": 2, "train.validation": 0.2,
-    "train.calibrate": True,
 }  # fmt: skip
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -158,7 +160,7 @@ _ONE_SHOT: dict[str, Any] = {
 ONE_SHOT: dict[str, dict[str, Any]] = {
     "smoke": {
         **_ONE_SHOT, "one_shot.init_channels": 4, "one_shot.epochs": 2, "ranking.linear_epochs": 2,
-        "ranking.calibration_images": 128, "train.epochs": 3,
+        "ranking.calibration_images": 128, "train.epochs": 3, "train.calibrate": True,
     },
     "quick": {**_ONE_SHOT, "one_shot.epochs": 20, "ranking.linear_epochs": 10, "train.epochs": 20},
     "night": {**_ONE_SHOT, "one_shot.epochs": 80, "one_shot.teacher": 0.99, "ranking.linear_epochs": 40},

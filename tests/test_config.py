@@ -247,6 +247,16 @@ def test_studies_that_choose_rates_ask_for_a_validation_part():
         load_config("quick", study="fraction")
 
 
+@pytest.mark.parametrize("preset", sorted({*PRESETS} - {"paper", "imagenet"}))
+@pytest.mark.parametrize("study", [None, *STUDIES])
+def test_what_few_steps_train_is_judged_by_statistics_of_its_own(preset, study):
+    """Running averages forget a tenth a step: after 100 of them nothing is left of where they began."""
+    s = load_config(preset, study=study).train
+    labels = 10 * s.labels_per_class if s.labels_per_class else s.labels * 50_000  # of CIFAR-10
+    steps = s.epochs * max(int(labels) // s.batch_size, 1)
+    assert s.calibrate or steps >= 100
+
+
 def test_shifts_of_digits_are_those_of_cifar_at_their_size():
     """DARTS shifts 32 pixels by 4; views have their crops and no more."""
     digits, cifar = load_config("quick", "digits"), load_config("paper", "cifar10")

@@ -199,7 +199,7 @@ def published(table: pd.DataFrame, architectures: Sequence[Choices]) -> Truth:
 
 def trained(done: Iterable[Done], architectures: Sequence[Choices]) -> Truth:
     """Return what the runs of `alone_jobs` reached."""
-    rows = [(job.labels["seed"], job.labels["architecture"], job.record.result["test"]["top1"]) for job in done]
+    rows = [(job.labels["seed"], job.labels["architecture"], job.record.accuracies["test"]["top1"]) for job in done]
     wide = pd.DataFrame(rows, columns=["seed", "architecture", "test"]).pivot(
         index="seed", columns="architecture", values="test"
     )

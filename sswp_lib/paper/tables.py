@@ -23,6 +23,8 @@ INITS = {
     "concomitant": "concomitant",
 }
 
+AVERAGED = "test by running averages"  # the column of test accuracies that nothing is judged by (Record.accuracies)
+
 WORDS = {  # of columns whose names are made for programs
     "params_M": "parameters (M)",
     "madds_M": "multiply-adds (M)",
@@ -88,7 +90,7 @@ def runs(records: Sequence[Record]) -> str:
         return "no finished runs yet; start with: sswp search"
     rows = []
     for r in records:
-        test = r.result.get("test", {}).get("top1")
+        test = r.accuracies.get("test", {}).get("top1")
         outcome = f"test {test:.2f} %" if test is not None else f"loss {r.history[-1]['loss']:.3f}" if r.history else ""
         init = r.config.get("train", {}).get("init", "")
         rows.append(
@@ -145,8 +147,8 @@ def trainings(done: Iterable[Done]) -> pd.DataFrame:
     for job in done:
         result = job.record.result
         row = {**job.labels, "labels": result["trained_on"], "validation labels": result["validated_on"]}
-        held_out = {"validation": result["validation"]["top1"]} if "validation" in result else {}
-        rows.append({**row, **held_out, "test": result["test"]["top1"], "run": job.record.name})
+        judged = {part: found["top1"] for part, found in job.record.accuracies.items()}
+        rows.append({**row, **judged, AVERAGED: result["test"]["top1"], "run": job.record.name})
     return pd.DataFrame(rows)
 
 
@@ -167,7 +169,7 @@ def by_arm(done: Iterable[Done]) -> pd.DataFrame:
             row |= _searched(record)
         else:
             result = record.result
-            accuracies.setdefault((arm, seed, what), []).append(result["test"]["top1"])
+            accuracies.setdefault((arm, seed, what), []).append(record.accuracies["test"]["top1"])
             row |= {"parameters": result["parameters"], "labels": result["trained_on"]}
     for (arm, seed, what), values in accuracies.items():
         rows[arm, seed][what] = sum(values) / len(values)
@@ -260,9 +262,11 @@ def gaps(frame: pd.DataFrame, order: Sequence[str], preset: str) -> pd.DataFrame
     )
 
 
-def curve(frame: pd.DataFrame, by: str, preset: str, rename: dict[str, str] | None = None) -> pd.DataFrame:
-    """Return test accuracy by initialisation (columns) and another label (rows), mean ± sd (n seeds)."""
-    wide = frame.groupby([by, "init"])["test"].apply(spread).unstack()
+def curve(
+    frame: pd.DataFrame, by: str, preset: str, rename: dict[str, str] | None = None, column: str = "test"
+) -> pd.DataFrame:
+    """Return test accuracy (`column`) by initialisation (columns) and another label (rows), mean ± sd (n seeds)."""
+    wide = frame.groupby([by, "init"])[column].apply(spread).unstack()
     wide = wide[inits(wide)].rename(columns={k: f"{v}, test accuracy (%)" for k, v in INITS.items()})
     return wide.reset_index().rename(columns=rename or {}).assign(preset=preset)
 

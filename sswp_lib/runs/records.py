@@ -66,13 +66,27 @@ class Record(BaseModel):
         plain = found.get("genotype") or given.get("genotype") or given.get("choices") or found.get("best")
         return read_architecture(json.dumps(plain)) if plain else None
 
+    @property
+    def accuracies(self) -> dict[str, dict[str, float]]:
+        """What a training is judged by: {"test" and, where images were held out, "validation": {"top1": percent, ...}};
+        empty of other runs.
+
+        They are those with BatchNorm's statistics computed anew, where the run did that (`train.calibrate`): running
+        averages begin at variance 1, and after some tens of steps they are still nearer to where they began than to
+        what the weights need now, in a random start more than in weights that bring their statistics. A frozen backbone
+        keeps those that its classifier was learnt on.
+        """
+        frozen = self.config.get("train", {}).get("freeze") == "backbone"
+        found = self.result if frozen else self.result.get("calibrated", self.result)
+        return {part: found[part] for part in ("test", "validation") if part in found}
+
     def outcome(self) -> dict[str, str]:
         """Return the few numbers that say how it went: of a search its loss and what it found, of a training its test
         accuracy, else its loss.
         """
         result, last = self.result, self.history[-1] if self.history else {}
-        if "test" in result:
-            return {"test accuracy": f"{result['test']['top1']:.2f} %"}
+        if "test" in self.accuracies:
+            return {"test accuracy": f"{self.accuracies['test']['top1']:.2f} %"}
         said = {"loss": f"{last['loss']:.3f}"} if "loss" in last else {}
         if self.kind == "search" and "parameters" in result:
             said |= {

@@ -144,14 +144,14 @@ def test_card_says_how_good_and_where_from(exported):
     record, _, path, _ = exported
     text = path.with_name(f"{path.name}.md").read_text()
     n, z = 450, norm.ppf(0.975)
-    p = record.result["test"]["top1"] / 100
+    p = record.accuracies["test"]["top1"] / 100
     middle, half = p + z**2 / (2 * n), z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
     low, high = (100 * (middle + sign * half) / (1 + z**2 / n) for sign in (-1, 1))
     assert f"{100 * p:.2f} % [{low:.2f}, {high:.2f}]: 95 % interval (Wilson) over 450 test images" in text
     labels = f"| labels used | {record.result['trained_on']}; {record.result['validated_on']} more were held out"
     for said in (
-        "**Trained at the preset `smoke`, but for ", "not the paper's", labels, "CC BY 4.0", "at random",
-        f"| parameters | {record.result['parameters']:,} |", f"{record.result['multiply_adds']:,} an image",
+        "**Trained at the preset `smoke` or `quick` or `night`, but for ", "not the paper's", labels, "CC BY 4.0",
+        "at random", f"| parameters | {record.result['parameters']:,} |", f"{record.result['multiply_adds']:,} an image",
         "0, 1, 2, 3, 4, 5, 6, 7, 8, 9", "on one core of", "seed 0", str(record.provenance["commit"]),
         f'torch.export.load("{path.name}"',
     ):  # fmt: skip
@@ -162,8 +162,9 @@ def test_card_says_how_good_and_where_from(exported):
 def test_card_tells_of_the_weights_that_are_kept(exported):
     record = exported[0]
     calibrated = {"test": {"top1": 90.0}}
-    other = record.model_copy(update={"result": record.result | {"calibrated": calibrated}})
-    assert card.tested(record)[0] == record.result["test"]["top1"] and card.tested(other)[0] == 90.0
+    found = {name: value for name, value in record.result.items() if name != "calibrated"}
+    without, other = (record.model_copy(update={"result": r}) for r in (found, found | {"calibrated": calibrated}))
+    assert card.tested(without)[0] == record.result["test"]["top1"] and card.tested(other)[0] == 90.0
 
 
 @pytest.mark.parametrize("presets", [["smoke"], ["quick", "night"], ["paper"]])

@@ -150,7 +150,7 @@ def test_every_row_of_an_ablation_is_a_record(smoke):
                 and r.config["train"]["labels_per_class"]
                 and r.config["train"]["batch_size"] == study.train.batch_size
             ]
-            tests += [r.result["test"]["top1"] for r in trained]
+            tests += [r.accuracies["test"]["top1"] for r in trained]
         assert table.loc[arm, "here, test error, fine-tuned (%)"] == tables.spread(100 - pd.Series(tests)), arm
 
 
@@ -163,7 +163,7 @@ def test_tables_are_made_from_the_records(smoke):
         record = by_name[row.run]
         made = record.config["train"]
         assert (made["init"], made["lr"], record.seed) == (row.init, row.lr, row.seed)
-        assert record.result["test"]["top1"] == pytest.approx(row.test)
+        assert record.accuracies["test"]["top1"] == pytest.approx(row.test)
         if row.init == "concomitant":
             assert record.source["weights_sha256"] == by_name[table["search run"][row.Index]].weights_sha256
 

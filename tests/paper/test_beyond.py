@@ -123,5 +123,5 @@ def test_weights_that_were_not_restored_are_made_again(runs_folder):
         assert not list(runs_folder.glob("search-*/weights.safetensors"))
     for init, done in before.items():
         after = tables.trainings(studies.carry_out(jobs(init), "cpu"))
-        assert after["test"].iloc[0] == done[0].record.result["test"]["top1"] and len(after) == 2
+        assert after["test"].iloc[0] == done[0].record.accuracies["test"]["top1"] and len(after) == 2
     assert all(runs.has_weights(r) for r in runs.everything() if r.kind == "search")

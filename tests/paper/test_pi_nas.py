@@ -92,7 +92,7 @@ def test_a_seed_means_the_same_images_for_all_architectures(runs_folder):
     done = studies.carry_out(jobs, "cpu")
     found = pi_nas.trained(done, few)
     assert found.accuracies.shape == (2, 2)
-    assert found.accuracies[1, 0] == done[2].record.result["test"]["top1"]
+    assert found.accuracies[1, 0] == done[2].record.accuracies["test"]["top1"]
     assert found.accuracy == pytest.approx(found.accuracies.mean(0)) and len(found.runs) == 4
     assert {job.record.result["trained_on"] for job in done} == {40}
     counted = ranked.counts(base, few)["parameters"].tolist()

@@ -274,11 +274,11 @@ def test_cells_are_restacked_to_imagenets_depth():
 
 def test_without_a_validation_part_there_is_nothing_to_select_by():
     result = {"trained_on": 20, "validated_on": 0, "test": {"top1": 50.0}, "parameters": 10}
-    record = SimpleNamespace(name="train-1", result=result, genotype=DARTS)
+    record = SimpleNamespace(name="train-1", result=result, accuracies={"test": result["test"]}, genotype=DARTS)
     done = [SimpleNamespace(labels={"arm": RANDOM, "what": "scratch", "seed": 0}, record=record)]
     with pytest.raises(InputError, match=r"set train\.validation"):
         ssnas.judged(done)
-    result["validation"] = {"top1": 60.0}
+    record.accuracies["validation"] = {"top1": 60.0}
     row = ssnas.judged(done).iloc[0]
     assert (row["scratch"], row["validation"], row["skip share"]) == (50.0, 60.0, 100 * 10 / 32)
 

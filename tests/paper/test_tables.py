@@ -58,6 +58,44 @@ def test_learning_rate_is_chosen_by_validation_never_by_test(trainings):
     assert sorted(zip(best.init, best.seed, strict=True)) == [(i, s) for i in ("concomitant", "random") for s in (0, 1)]
 
 
+def with_statistics(record: Record, validation: float, test: float, freeze: str = "none") -> Record:
+    """The record of a run that computed BatchNorm's statistics anew at its end, and was at these accuracies by them."""
+    found = {"validation": {"top1": validation}, "test": {"top1": test}}
+    own = record.config["train"] | {"freeze": freeze}
+    return record.model_copy(
+        update={"result": record.result | {"calibrated": found}, "config": record.config | {"train": own}}
+    )
+
+
+def test_trainings_are_chosen_and_judged_by_statistics_computed_anew_never_by_running_averages():
+    """After a few steps running averages may turn both around."""
+    short = [
+        with_statistics(training("random", 0.1, 0, 30.0, 31.0), 80.0, 81.0),
+        with_statistics(training("random", 0.01, 0, 40.0, 41.0), 70.0, 71.0),
+        with_statistics(training("concomitant", 0.1, 0, 75.0, 76.0), 76.0, 77.0),
+        with_statistics(training("concomitant", 0.01, 0, 60.0, 61.0), 62.0, 63.0),
+    ]
+    best = tables.at_best(tables.trainings(done(short))).set_index("init")
+    assert best["lr"].to_dict() == {"random": 0.1, "concomitant": 0.1}
+    assert best["test"].to_dict() == {"random": 81.0, "concomitant": 77.0}
+    assert best[tables.AVERAGED].to_dict() == {"random": 31.0, "concomitant": 76.0}  # beside it
+    assert "81.00 %" in tables.runs(short) and short[0].outcome() == {"test accuracy": "81.00 %"}
+    table = tables.curve(best.reset_index(), "lr", "smoke", column=tables.AVERAGED)
+    assert table["random, test accuracy (%)"].tolist() == ["31.00 (1)"]
+    jobs = [Done({"arm": "A", "seed": 0, "what": "scratch"}, with_size(short[0]))]
+    assert tables.by_arm(jobs)["scratch"].tolist() == [81.0]
+
+
+def with_size(record: Record) -> Record:
+    return record.model_copy(update={"result": record.result | {"parameters": 2500}})
+
+
+def test_a_frozen_backbone_is_judged_by_the_statistics_that_its_classifier_was_learnt_on():
+    probe = with_statistics(training("simclr", 0.1, 0, 80.0, 81.0), 43.0, 44.0, freeze="backbone")
+    assert tables.trainings(done([probe]))["test"].tolist() == [81.0]
+    assert training("random", 0.1, 0, 80.0, 81.0).accuracies == {"validation": {"top1": 80.0}, "test": {"top1": 81.0}}
+
+
 def test_by_start_says_mean_sd_searches_and_preset(trainings):
     best = tables.at_best(tables.trainings(done(trainings)))
     table = tables.by_start({"as in the preset": best, "none": best}, "smoke").set_index("initialisation")

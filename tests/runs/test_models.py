@@ -42,7 +42,7 @@ def test_a_run_is_loaded_with_its_own_accuracy(runs_folder, choices):
     with torch.no_grad():
         scores = model(normalise(data.test, data.mean, data.std))
     right = (scores.argmax(1) == data.test_labels).double().mean()
-    assert 100 * float(right) == pytest.approx(record.result["test"]["top1"], abs=0.3)
+    assert 100 * float(right) == pytest.approx(record.accuracies["test"]["top1"], abs=0.3)
     assert not model.training and not any("auxiliary" in name for name in model.state_dict())
 
 
