@@ -74,11 +74,11 @@ def _tour(own: dict[str, Any]) -> list[Job]:
 def _few_labels(own: dict[str, Any]) -> list[Job]:
     config, few, n, _ = _setup(own, "few_labels")
     rates = own["learning_rates"] or studies.FEW_LABEL_RATES
-    both, affords = [few.changed(**changes) for changes in studies.AUGMENTED.values()], beyond.extent(own["preset"])
+    affords = beyond.extent(own["preset"])
     return [
         *studies.searches(config, n), *beyond.again(config, min(affords.again, n)),
         *beyond.planted(config, min(affords.planted, n)),
-        *(j for study in both for j in studies.few_labels(config, study, n, rates)),
+        *studies.recipes(config, few, n, rates),
     ]  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def _fractions(own: dict[str, Any]) -> list[Job]:
     best = _chosen(own, at_ten, tables.best_lr, dict.fromkeys(studies.STARTS, 0.1))
     return [
         *at_ten, *(studies.fractions_at(config, study, best, shares, n) if best else []),
-        *studies.few_labels(config, few, n, inits=("random", "simclr", "concomitant")), *_map(own),
+        *studies.recipes(config, few, n, inits=("random", "simclr", "concomitant")), *_map(own),
         *(beyond.stages(beyond.of_length(config, staged), study, n, 0.1, rates) if staged else []),
     ]  # fmt: skip
 

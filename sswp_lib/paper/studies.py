@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, TypeVar
 
@@ -154,6 +154,23 @@ def few_labels(
     """Section 4.4: fine-tune what several searches found, by initialisation and learning rate."""
     each = [(init, lr, s, r) for init in inits for lr in rates for s in range(searches) for r in range(repeats)]
     return [fine_tuning(config, study, s, r, searches, init=init, lr=lr) for init, lr, s, r in each]
+
+
+def recipes(
+    config: Config,
+    study: Config,
+    searches: int,
+    rates: Sequence[float] = FEW_LABEL_RATES,
+    inits: Sequence[str] = ("random", "concomitant"),
+) -> list[Job]:
+    """The same by each augmentation, which is a label then: each start chooses its learning rate and its augmentation,
+    for learnt weights may want another than random ones.
+    """
+    return [
+        replace(job, labels={**job.labels, "augmentation": name})
+        for name, changes in AUGMENTED.items()
+        for job in few_labels(config, study.changed(**changes), searches, rates, inits)
+    ]
 
 
 def rates_at(

@@ -7,7 +7,7 @@ from functools import reduce
 import pytest
 from tiny_runs import name_of, tiny
 
-from sswp_lib.config import InputError, setting_names
+from sswp_lib.config import InputError, home, setting_names
 from sswp_lib.lab import estimate
 from sswp_lib.learn.phases import architecture_steps
 from sswp_lib.learn.search import Search
@@ -148,6 +148,20 @@ def test_fine_tunings_are_of_several_searches_and_of_the_studys_recipe():
             for name, value in (("train.init", job.labels["init"]), ("train.lr", 0.1), ("seed", job.labels["seed"]))
             if value not in ("random", 0) or name == "train.lr"
         }
+
+
+def test_each_start_of_few_labels_chooses_its_augmentation_too():
+    """Pre-trained weights as well, as those of the search do: with shifts alone they are held back."""
+    config, few = load_config("quick"), load_config("quick", study="few_labels")
+    jobs = studies.recipes(config, few, 2, [0.1, 0.3], ("random", "simclr", "concomitant"))
+    found = {(j.labels["init"], j.labels["augmentation"], j.labels["lr"], j.config.train.shift) for j in jobs}
+    shifts = {"as the preset says": few.train.shift, "none": 0}
+    starts = ("random", "simclr", "concomitant")
+    assert few.train.shift and found == {(i, a, lr, shifts[a]) for i in starts for a in shifts for lr in (0.1, 0.3)}
+    (notebook,) = (home() / "notebooks").glob("04_*.ipynb")
+    asked = {(repr(job.config), repr(job.source)) for job in estimate.plan(notebook, "quick", None, None)}
+    own = studies.recipes(config, few, setups.number_of_seeds("quick"), inits=starts)
+    assert {(repr(job.config), repr(job.source)) for job in own} <= asked
 
 
 def test_fractions_are_of_the_studys_recipe_at_each_starts_rate():

@@ -29,12 +29,7 @@ def names(jobs) -> list[tuple]:
 def test_what_recipes_are_chosen_from_are_runs_of_notebook_01():
     """Those of its first search, all of them."""
     config, few, n, _ = setups.configured("quick", None, None, [], "few_labels")
-    theirs = [
-        job
-        for changes in studies.AUGMENTED.values()
-        for job in studies.few_labels(config, few.changed(**changes), n)
-        if job.labels["search"] == 0
-    ]
+    theirs = [job for job in studies.recipes(config, few, n) if job.labels["search"] == 0]
     assert sorted(names(tour.choosing(config, few, n))) == sorted(names(theirs))
     assert studies.searches(config, 1) == studies.searches(config, n)[:1]
 
