@@ -315,7 +315,7 @@ def test_a_record_shows_itself_in_a_line_and_in_a_small_table(finished):
     )
     assert finished._repr_html_().count("<tr>") < 10
     trained = runs.train(tiny(train__epochs=1), finished, device="cpu", quiet=True)
-    assert f"test accuracy {trained.result['test']['top1']:.2f} %" in repr(trained)
+    assert f"test accuracy {trained.accuracies['test']['top1']:.2f} %" in repr(trained)
     done = records.Done({"arm": "<b>", "seed": 3}, trained)
     assert repr(done) == f"<arm <b>, seed 3: {trained!r}>"
     assert "<td>&lt;b&gt;</td>" in done._repr_html_()
