@@ -163,8 +163,8 @@ def recipes(
     rates: Sequence[float] = FEW_LABEL_RATES,
     inits: Sequence[str] = ("random", "concomitant"),
 ) -> list[Job]:
-    """The same by each augmentation, which is a label then: each start chooses its learning rate and its augmentation,
-    for learnt weights may want another than random ones.
+    """`few_labels` by each augmentation, which is a label then: each start chooses its learning rate and its
+    augmentation, for learnt weights may want another than random ones.
     """
     return [
         replace(job, labels={**job.labels, "augmentation": name})

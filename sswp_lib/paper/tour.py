@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from sswp_lib.config import Config, InputError
-from sswp_lib.paper import tables
+from sswp_lib.paper import studies, tables
 from sswp_lib.paper.beyond import RECIPE, STARTS
 from sswp_lib.paper.learnt import interval
-from sswp_lib.paper.studies import AUGMENTED, FEW_LABEL_RATES, REPEATS, Job, fine_tuning
+from sswp_lib.paper.studies import AUGMENTED, FEW_LABEL_RATES, Job, fine_tuning
 from sswp_lib.runs.records import Record
 
 BY = {
@@ -31,8 +31,7 @@ def choosing(config: Config, few: Config, count: int, rates: Sequence[float] = F
     """Fine-tune what the first of `count` searches found from both starts, by each learning rate, with and without
     augmentation, on the labels that notebook 01 takes: what each start's recipe is chosen from.
     """
-    each = [(a, i, lr, r) for a in AUGMENTED for i in STARTS for lr in rates for r in range(REPEATS)]
-    return [_tuned(config, few, count, r, init=i, augmentation=a, lr=lr) for a, i, lr, r in each]
+    return [job for job in studies.recipes(config, few, count, rates, STARTS) if job.labels["search"] == 0]
 
 
 def recipes(frame: pd.DataFrame) -> dict[str, tuple[str, float]]:

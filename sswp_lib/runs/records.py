@@ -72,9 +72,8 @@ class Record(BaseModel):
         empty of other runs.
 
         They are those with BatchNorm's statistics computed anew, where the run did that (`train.calibrate`): running
-        averages begin at variance 1, and after some tens of steps they are still nearer to where they began than to
-        what the weights need now, in a random start more than in weights that bring their statistics. A frozen backbone
-        keeps those that its classifier was learnt on.
+        averages begin at mean 0 and variance 1, and after some tens of steps they still show it, in a random start more
+        than in weights that bring their statistics. A frozen backbone keeps those that its classifier was learnt on.
         """
         frozen = self.config.get("train", {}).get("freeze") == "backbone"
         found = self.result if frozen else self.result.get("calibrated", self.result)
