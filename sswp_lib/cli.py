@@ -318,14 +318,15 @@ def compare(
 
 
 @app.command()
-def publish(preset: Preset = "quick") -> None:
+def publish(preset: Preset = "quick", only: Only = None) -> None:
     """For maintainers: replace the reference results in figures/PRESET/ by what `sswp reproduce` has left.
 
-    Writes tables, figures, the page and the runs' records. Refuses what the commit at hand would not give.
+    Writes tables, figures, the page and the runs' records. Refuses what the commit at hand would not give, and where a
+    notebook has not been executed; with --only, where one of those has not. Of others the page then says so.
     """
     from sswp_lib.lab import publish as results
 
-    typer.echo(f"published: {results.publish(preset)}")
+    typer.echo(f"published: {results.publish(preset, only)}")
 
 
 @app.command()

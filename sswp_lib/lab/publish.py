@@ -11,7 +11,7 @@ from typing import Any
 
 from sswp_lib import __version__
 from sswp_lib.config import InputError, home
-from sswp_lib.lab.reproduce import notebooks
+from sswp_lib.lab.reproduce import chosen, notebooks
 from sswp_lib.paper import setups, studies
 from sswp_lib.paper.output import Output
 from sswp_lib.presets import load_config
@@ -25,8 +25,12 @@ KEPT = "README.md"  # written by hand
 CODE = ("sswp_lib", "notebooks")  # what results depend on
 
 
-def publish(preset: str) -> Path:
+def publish(preset: str, only: list[str] | None = None) -> Path:
     """Replace figures/<preset>/, all but its README; returns the folder.
+
+    Args:
+        only: beginnings of the names of the notebooks that must have been executed; all if there is none. Others are
+            published too where they were, and told of as not executed where not.
 
     Raises:
         InputError: notebooks that are missing, failed or were not executed as they are at the preset's own parameters;
@@ -35,8 +39,10 @@ def publish(preset: str) -> Path:
     load_config(preset)
     output = Output(preset)
     commit = committed()
+    needed = chosen(only)
     for path in notebooks():
-        check(path, output.folder / path.name)
+        if path in needed or (output.folder / path.name).exists():
+            check(path, output.folder / path.name)
     found, missing = report.used_runs(output)
     if missing:
         raise InputError(

@@ -172,6 +172,23 @@ def packed_otherwise(folder: Path) -> Path:
     return folder / "other.zip"
 
 
+def test_some_of_the_notebooks_are_published_and_of_the_rest_is_said_that_it_is_not_there(project, call):
+    write(project / "notebooks" / "02_b.ipynb", "y = 1")
+    git(project, "add", ".")
+    git(project, "commit", "-qm", "second")
+    refused = "02_b: This notebook has not been executed"
+    status, _, err = call("publish")
+    assert status != 0 and refused in err
+    status, _, err = call("publish", "--only", "02")
+    assert status != 0 and refused in err
+    assert call("publish", "--only", "01")[0] == 0
+    target = project / "figures" / "quick"
+    assert (target / "01_t.csv").is_file() and "has not been executed" in (target / "index.html").read_text()
+    write(Output("quick").folder / "02_b.ipynb", "y = 2", papermill={"parameters": {"preset": "quick"}})
+    status, _, err = call("publish", "--only", "01")  # another that is there must be whole and of today, too
+    assert status != 0 and "02_b: This notebook was stopped before its end" in err
+
+
 def changed_code(project):
     (project / "sswp_lib" / "a.py").write_text("2")
 
