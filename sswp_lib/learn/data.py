@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sswp_lib.config import Data, InputError, home, suggest
-from sswp_lib.learn import folders, packing, pixels
+from sswp_lib.learn import folders, known, packing, pixels
 from sswp_lib.learn.contents import contents
 from sswp_lib.learn.decode import KEEP_BYTES, VERSION, Progress, decode
 from sswp_lib.learn.folders import Listing
@@ -133,6 +133,12 @@ def load(config: Data, device: str | torch.device = "cpu", progress: Progress = 
             name, config.root, size, config.kept, classes, config.per_class, str(device), content, listing, progress
         )
     )  # fmt: skip
+
+
+def number_of_classes(config: Data) -> int:
+    """Return how many classes a data set has: one of fixed content need not be here for it."""
+    count = known.number_of_classes(config.name) if config.classes is None else len(config.classes)
+    return len(load(config).classes) if count is None else count
 
 
 @lru_cache(maxsize=2)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from sswp_lib.config import Config
-from sswp_lib.learn.data import load
+from sswp_lib.learn.data import number_of_classes
 from sswp_lib.paper import tables
 from sswp_lib.paper.claims import CLAIMS
 from sswp_lib.paper.effects import Effect, nested
@@ -90,7 +90,7 @@ def recipe(few: Config, labels: int, augmentation: str) -> Config:
     """Return how networks are trained on so many labels of a class: by the recipe for few labels, in batches of half of
     the labelled images, 10 to 50.
     """
-    images = labels * len(load(few.data).classes)
+    images = labels * number_of_classes(few.data)
     batch = min(images, max(SMALLEST, min(images // 2, LARGEST)))
     settings = {"train.labels": 1.0, "train.labels_per_class": labels, "train.batch_size": batch}
     return few.changed(**settings, **AUGMENTED[augmentation])

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from sswp_lib.config import Config, InputError
-from sswp_lib.learn.data import generator, load
+from sswp_lib.learn.data import generator, load, number_of_classes
 from sswp_lib.learn.measure import skip_share
 from sswp_lib.learn.recipes import pretraining
 from sswp_lib.paper import tables
@@ -72,7 +72,7 @@ def few_labels(study: Config, labels: int) -> Settings:
     fill, for as many epochs as it takes for as many steps.
     """
     few = {**LABELLED, "relaxed.labels_per_class": labels}
-    half = len(load(study.data).classes) * (labels // 2)
+    half = number_of_classes(study.data) * (labels // 2)
     return _as_many_steps(study, {**few, "search.batch_size": max(min(study.search.batch_size, half), 2)})
 
 

@@ -4,8 +4,10 @@ import pandas as pd
 import pytest
 from tiny_runs import tiny
 
+from sswp_lib.config import InputError
+from sswp_lib.learn import data
 from sswp_lib.paper import beyond, studies, tables
-from sswp_lib.presets import PRESETS, load_config
+from sswp_lib.presets import PRESETS, load_config, load_slice
 from sswp_lib.runs import runs
 
 NIGHT = load_config("night")
@@ -30,6 +32,24 @@ def test_recipes_have_batches_of_half_of_the_labelled_images(labels, batch):
     assert augmented.train.batch_size == batch and augmented.train.labels_per_class == labels
     assert differing(augmented, bare) == {"train.shift"} and bare.train.shift == 0
     assert differing(augmented, few) <= {"train.batch_size", "train.labels_per_class"}
+
+
+def test_what_is_asked_of_a_slice_needs_none_of_its_images(monkeypatch):
+    """Who has the records, and not the images, draws from them."""
+
+    def missing(wanted):
+        raise InputError(f"{wanted.name} is not here")
+
+    monkeypatch.setattr(data, "_load", missing)
+    config, few = (load_slice("night", {}, study) for study in ("ablations", "few_labels"))
+    with pytest.raises(InputError, match="cifar10 is not here"):
+        data.load(config.data)
+    affords = beyond.Extent()
+    jobs = beyond.choices(config, few, 2, affords.labels, affords.choosing, (0.1,))
+    best = {(k, init): ("none", 0.1) for k in affords.labels for init in beyond.STARTS}
+    jobs += beyond.by_length(config, few, 2, best, beyond.lengths(config, affords.lengths))
+    assert {job.config.data.name for job in jobs} == {"cifar10"}
+    assert all(runs.asked(job.search).name for job in jobs if job.search)
 
 
 @pytest.mark.parametrize("preset", [*PRESETS])
