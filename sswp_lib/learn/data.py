@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from sswp_lib.config import Data, InputError, home, suggest
-from sswp_lib.learn import folders, known, packing, pixels
+from sswp_lib.learn import folders, packing, pixels
 from sswp_lib.learn.contents import contents
 from sswp_lib.learn.decode import KEEP_BYTES, VERSION, Progress, decode
 from sswp_lib.learn.folders import Listing
 from sswp_lib.learn.found import Found
-from sswp_lib.learn.known import CIFAR, Images, cifar, digits
+from sswp_lib.learn.known import CIFAR, CLASSES, Images, cifar, digits
 from sswp_lib.learn.packed import Packed
 
 IN_MEMORY_BYTES = 8 * 2**30  # larger sets stay on the host, most of them in a mapped file; ours
@@ -137,8 +137,9 @@ def load(config: Data, device: str | torch.device = "cpu", progress: Progress = 
 
 def number_of_classes(config: Data) -> int:
     """Return how many classes a data set has: one of fixed content need not be here for it."""
-    count = known.number_of_classes(config.name) if config.classes is None else len(config.classes)
-    return len(load(config).classes) if count is None else count
+    if config.classes is not None:
+        return len(config.classes)
+    return CLASSES[config.name] if config.name in CLASSES else len(load(config).classes)
 
 
 @lru_cache(maxsize=2)

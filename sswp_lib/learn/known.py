@@ -19,6 +19,7 @@ from sswp_lib.learn import folders
 from sswp_lib.learn.decode import Progress, decode
 
 CIFAR = {"cifar10": ((50_000, 10_000), 10), "cifar100": ((50_000, 10_000), 100)}  # images of train and test, classes
+CLASSES = {"digits": 10} | {name: classes for name, (_, classes) in CIFAR.items()}  # known without an image
 PIXELS = 32
 
 
@@ -41,7 +42,7 @@ def digits() -> Images:
     images = torch.from_numpy(found.images * (255 / 16)).round().byte()[:, None].expand(-1, 3, -1, -1)
     labels = torch.from_numpy(found.target).long()
     train, test = train_test_split(np.arange(len(labels)), test_size=0.25, random_state=0, stratify=found.target)
-    return Images(images[train], labels[train], images[test], labels[test], [str(i) for i in range(10)])
+    return Images(images[train], labels[train], images[test], labels[test], [str(i) for i in range(CLASSES["digits"])])
 
 
 def cifar(name: str, root: Path, progress: Progress) -> Images:
@@ -59,11 +60,6 @@ def cifar(name: str, root: Path, progress: Progress) -> Images:
 def is_there(name: str, root: Path) -> bool:
     """Tell whether a data set can be loaded without a download."""
     return name == "digits" or (root / name / "train").is_dir() or any(root.glob(f"{name.replace('r1', 'r-1')}-*"))
-
-
-def number_of_classes(name: str) -> int | None:
-    """Return how many classes a data set of fixed content has, which needs none of its images; None for others."""
-    return 10 if name == "digits" else CIFAR[name][1] if name in CIFAR else None
 
 
 def _in_order(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -44,11 +44,10 @@ def repeated(config: Config, few: Config, count: int, best: dict[str, tuple[str,
     both starts have the same ones.
     """
     each = [(init, a, lr, r) for init, (a, lr) in best.items() for r in range(repeats)]
-    return [_tuned(config, few, count, r, init=init, augmentation=a, lr=lr) for init, a, lr, r in each]
-
-
-def _tuned(config: Config, few: Config, count: int, repeat: int, **what: str | float) -> Job:
-    return fine_tuning(config, few.changed(**AUGMENTED[what["augmentation"]]), 0, repeat, count, **what)
+    return [
+        fine_tuning(config, few.changed(**AUGMENTED[a]), 0, r, count, init=init, augmentation=a, lr=lr)
+        for init, a, lr, r in each
+    ]
 
 
 def alike(measured: Record, preset: str) -> pd.DataFrame:

@@ -10,8 +10,17 @@ import torch
 from PIL import Image
 
 from sswp_lib.config import Data, InputError
-from sswp_lib.learn import data, pixels
-from sswp_lib.learn.data import epoch_batches, fingerprint, generator, halves, load, take, training_subset
+from sswp_lib.learn import pixels
+from sswp_lib.learn.data import (
+    epoch_batches,
+    fingerprint,
+    generator,
+    halves,
+    load,
+    number_of_classes,
+    take,
+    training_subset,
+)
 from sswp_lib.learn.measure import peak_memory
 from sswp_lib.presets import load_config
 
@@ -308,11 +317,11 @@ def test_cifar10():
 def test_number_of_classes_of_fixed_sets_needs_no_images(monkeypatch, tmp_path):
     for name in ("a", "b", "c"):
         save(tmp_path / "train" / name / "1.png")
-    assert data.number_of_classes(Data(name=f"folder:{tmp_path}")) == 3
-    monkeypatch.setattr(data, "_load", None)
-    counts = {name: data.number_of_classes(Data(name=name)) for name in ("digits", "cifar10", "cifar100")}
+    assert number_of_classes(Data(name=f"folder:{tmp_path}")) == 3
+    monkeypatch.setattr("sswp_lib.learn.data._load", None)
+    counts = {name: number_of_classes(Data(name=name)) for name in ("digits", "cifar10", "cifar100")}
     assert counts == {"digits": 10, "cifar10": 10, "cifar100": 100}
-    assert data.number_of_classes(Data(name="cifar10", classes=("cat", "dog"))) == 2
+    assert number_of_classes(Data(name="cifar10", classes=("cat", "dog"))) == 2
 
 
 def test_some_classes_only_are_labelled_anew():
