@@ -25,9 +25,10 @@ from sswp_lib.config import InputError, digest
 from sswp_lib.paper.effects import ALPHA, student
 from sswp_lib.runs import records
 from sswp_lib.runs.records import Record
-from sswp_lib.space import CANDIDATES
+from sswp_lib.space import CANDIDATES, EDGES
 
 WHOLE = "all cells"
+FROM_INPUTS = np.array([source < 2 for source, _ in EDGES])  # (14,): edges from a cell's two inputs, not from its nodes
 LEAST = 0.5e-5  # of a weight in a mixture, which records keep to five digits
 
 
@@ -167,18 +168,22 @@ def agreements(searches: Sequence[Record], again: Sequence[Record], preset: str)
 
 def judged_planted(searches: Sequence[Record], preset: str) -> pd.DataFrame:
     """Return a row a candidate of searches with planted ones: its alpha, centred by edge, on how many of the edges it
-    lies below the mean of all, and on how many it is the best; shares in percent, over all edges of all searches.
+    lies below the mean of all, the same of the edges from a cell's inputs and of those from its inner nodes, and on how
+    many it is the best; shares in percent, over all edges of all searches.
     """
     values, names = alphas(searches), [*CANDIDATES, *searches[0].config["search"]["planted"]]
-    edges = values.reshape(-1, values.shape[-1])
+    best = values.argmax(-1)
+    percent = lambda chosen: round(100 * float(chosen.mean()), 1)  # noqa: E731
     rows = []
     for place, name in enumerate(names):
-        own = edges[:, place]
+        own = values[..., place]
         rows.append(
             {"candidate": name, "alpha, mean": round(float(own.mean()), 3), "sd": round(float(own.std(ddof=1)), 3)}
-            | {"below the edge's mean (%)": round(100 * float((own < 0).mean()), 1)}
-            | {"best of its edge (%)": round(100 * float((edges.argmax(-1) == place).mean()), 1)}
-            | {"edges": len(own), "searches": len(searches), "preset": preset}
+            | {"below the edge's mean (%)": percent(own < 0)}
+            | {"of edges from the cell's inputs (%)": percent(own[..., FROM_INPUTS] < 0)}
+            | {"of edges from inner nodes (%)": percent(own[..., ~FROM_INPUTS] < 0)}
+            | {"best of its edge (%)": percent(best == place)}
+            | {"edges": own.size, "searches": len(searches), "preset": preset}
         )
     return pd.DataFrame(rows)
 

@@ -58,17 +58,24 @@ def weights_map(tables: dict[str, pd.DataFrame]) -> Figure:
 
 
 def planted(searches: Sequence[Record]) -> Figure:
-    """Alpha of every candidate, centred by edge, a dot for each edge of each search; planted ones in another colour."""
+    """Alpha of every candidate, centred by edge, a dot for each edge of each search: filled where it comes from one
+    of the cell's inputs, hollow from an inner node; planted candidates in another colour.
+    """
     values = learnt.alphas(searches)
     names = [*CANDIDATES, *searches[0].config["search"]["planted"]]
     figure, axes = plt.subplots(figsize=(WIDTH, 0.9 + 0.27 * len(names)))
     for place, name in enumerate(names):
-        own = values[..., place].ravel()
-        beside = place + 0.28 * np.linspace(-1, 1, len(own))  # edges in their order
+        own = values[..., place]
+        beside = place + 0.28 * np.linspace(-1, 1, own.size).reshape(own.shape)  # edges in their order
         colour, marker = (COLOURS[0], "o") if name in CANDIDATES else (COLOURS[3], "D")
-        axes.plot(own, beside, marker, color=colour, ms=2.5, alpha=0.6, lw=0)
+        for edges, fill in ((learnt.FROM_INPUTS, colour), (~learnt.FROM_INPUTS, "none")):
+            x, y = own[..., edges].ravel(), beside[..., edges].ravel()
+            axes.plot(x, y, marker, color=colour, mfc=fill, ms=2.5, mew=0.5, alpha=0.6)
         axes.plot(own.mean(), place, "|", color="0.1", ms=13, mew=2)
     axes.axvline(0, color="0.3", ls="--", lw=1)
+    for fill, source in (("0.4", "the cell's inputs"), ("none", "its inner nodes")):
+        axes.plot([], [], "o", color="0.4", mfc=fill, ms=4, label=f"edges from {source}")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
     axes.set_yticks(range(len(names)), names)
     axes.set(ylim=(len(names) - 0.5, -0.5), xlabel="alpha, centred by edge; bar: the mean")
     return figure

@@ -140,7 +140,7 @@ def test_interrupted_search_says_how_to_go_on_and_goes_on(search, smoke_runs):
 
 
 def test_search_ends_with_its_tab_closed_and_is_found_again(search, browser, lab, few_cells, smoke_runs):
-    folder = started(search, smoke_runs, epochs=60)
+    folder = started(search, smoke_runs, epochs=120)  # it must outlast the tab
     search.save()
     search.page.close()
     assert not (folder / "record.json").exists()

@@ -143,6 +143,9 @@ def test_planted_operations_are_judged_on_every_edge():
     assert list(table.index)[-3:] == ["noise", "zero", "twin"] and len(table) == 10
     assert table.loc["noise", "below the edge's mean (%)"] == 100 and table.loc["noise", "best of its edge (%)"] == 0
     assert 25 <= table.loc["zero", "below the edge's mean (%)"] < 60 and (table["edges"] == 56).all()
+    inputs, inner = table.loc["zero", ["of edges from the cell's inputs (%)", "of edges from inner nodes (%)"]]
+    assert inner < 40 < inputs  # in one search of two: 6 of the 8 edges from inputs, 1 of the 6 others
+    assert inputs * 8 + inner * 6 == pytest.approx(14 * table.loc["zero", "below the edge's mean (%)"], abs=1)
     assert table["best of its edge (%)"].sum() == pytest.approx(100, abs=0.5)
     mean, low, high = learnt.twins(found, "sep_conv_5x5")
     assert low < 0 < high and abs(mean) < 0.4
