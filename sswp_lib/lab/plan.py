@@ -167,8 +167,10 @@ class Plan:
     weights: set[str] = field(default_factory=set)
 
     def is_done(self, task: Task) -> bool:
-        """Look whether a task is done by now: its record is there and, if others need them, its weights."""
-        if task.name not in self.done:
+        """Look whether a task is done by now: its record is there and, if others need them, its weights; and all that
+        it needs is done, for a search that is done again may find something else.
+        """
+        if task.name not in self.done and self.ready(task):
             record = task.record()
             if record is not None and (task.name not in self.weights or runs.has_weights(record)):
                 self.done.add(task.name)
@@ -196,6 +198,9 @@ def made(request: Request, guess: bool = False, done: Iterable[str] = ()) -> Pla
         if not plan.is_done(task) and task.takes_weights:
             plan.weights.add(task.needs[-1])
     plan.done -= plan.weights  # their weights must be there, too
+    for task in plan.tasks.values():
+        if not plan.ready(task):
+            plan.done.discard(task.name)
     return plan
 
 

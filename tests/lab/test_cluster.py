@@ -101,6 +101,23 @@ def test_a_restored_record_without_its_weights_is_not_done_for_who_needs_them(fi
     assert Plan({}).is_done(task) and not Plan({}, weights={finished.name}).is_done(task)
 
 
+def test_what_a_search_found_is_not_done_where_the_search_is_done_again(finished, runs_folder, monkeypatch):
+    """Done again, on another processor, it may find other cells: what was trained of those was another network."""
+    search, start = tiny(), lambda init: tiny(**{"train.init": init})
+    assert runs.asked(search).name == finished.name
+    jobs = [Job({}, search), Job({}, start("random"), search)]
+    monkeypatch.setattr(estimate, "plan", lambda *_: jobs)
+    runs.train(start("random"), finished, device="cpu", quiet=True)
+    plan = plans.made(ONE)
+    assert len(plan.done) == 2
+    jobs.append(Job({}, start("concomitant"), search))
+    (runs_folder / finished.name / "weights.safetensors").unlink()
+    again = plans.made(ONE, done=plan.done)
+    assert not again.done and len(again.tasks) == 3
+    runs.search(search, device="cpu", quiet=True, fresh=True)
+    assert sum(map(again.is_done, again.tasks.values())) == 2, "this time it found the same"
+
+
 def test_workers_share_a_plan_and_wait_for_what_comes(monkeypatch, runs_folder):
     """Two rounds: the second is known when the first is done. No task is done twice, none before what it needs."""
     first = {"a": (), "b": ("a",), "c": ("a",), "d": ("b", "c")}
