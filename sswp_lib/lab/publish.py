@@ -20,7 +20,7 @@ from sswp_lib.runs.records import FORMAT, Record
 from sswp_lib.show import report
 
 SHOWN = (".png", ".csv", ".md", ".json")  # of what notebooks write; SVG and LaTeX are made anew by whoever wants them
-PAGE = ("index.html", "ledger.csv", "ledger.md")
+PAGE = ("index.html", "ledger.csv", "ledger.md", "ledger.png")
 KEPT = "README.md"  # written by hand
 CODE = ("sswp_lib", "notebooks")  # what results depend on
 

@@ -6,13 +6,18 @@ marked there.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sswp_lib.paper.claims import CLAIMS
+from sswp_lib.show.plots import COLOURS, SMALL
 
 TICKS = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
 SCALES = {  # what an axis says of the scale of claims
@@ -23,6 +28,12 @@ SCALES = {  # what an axis says of the scale of claims
     "cosine": "Differences of cosines",
     "correlation": "Spearman's correlation",
 }
+DRAWN = {  # a verdict's marker and its colour, in a picture
+    "seen": ("o", COLOURS[0]), "contradicted": ("D", COLOURS[3]),
+    "undecided": ("o", "0.45"), "not testable": ("s", "0.45"),
+}  # fmt: skip
+FILLED = ("seen", "contradicted")
+PICTURE_WIDTH, ROW, LETTERS = 10.0, 0.3, 66  # inches; inches; letters of a line of a claim
 MOST = 0.9  # of the intervals' ends that a scale holds on either side; a few long ones would flatten the others
 
 
@@ -31,10 +42,13 @@ def forest(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ledger's.
 
     Args:
-        rows: of the ledger, as text: "claim", "key", "measure", "mean", "low", "high", "seen where" and "verdict".
+        rows: of the ledger, as text: "claim", "key", "measure", "mean", "low", "high", "seen where", "verdict",
+            "alone" and "preset", of which "on" becomes what one row's says more than the shortest: other data.
     """
     if not rows:
         return []
+    own = min((row["preset"] for row in rows), key=len)
+    rows = [row | {"on": row["preset"].removeprefix(own).removeprefix(", ")} for row in rows]
     table = pd.DataFrame(rows)
     numbers = table[["mean", "low", "high"]].apply(pd.to_numeric, errors="coerce")
     where = table["seen where"].str.extract(r"(above|below) (\S+)")
@@ -92,3 +106,52 @@ def _says(row: dict[str, Any]) -> str:
 
 def _plain(number: float) -> str:
     return f"{number:g}".replace("-", "\u2212")
+
+
+def picture(groups: Sequence[dict[str, Any]]) -> Figure:
+    """Draw the ledger: a row a claim, a panel a scale, as `forest` has laid them out."""
+    heights = [len(group["rows"]) for group in groups]
+    figure, panels = plt.subplots(
+        len(groups),
+        1,
+        figsize=(PICTURE_WIDTH, ROW * (sum(heights) + 2.2 * len(groups))),
+        height_ratios=heights,
+        squeeze=False,
+    )
+    for axes, group in zip(panels[:, 0], groups, strict=True):
+        _draw_group(axes, group)
+    return figure
+
+
+def _draw_group(axes: Axes, group: dict[str, Any]) -> None:
+    rows = group["rows"]
+    for y, row in enumerate(rows):
+        at, (marker, colour) = row["place"], DRAWN.get(row["verdict"], DRAWN["undecided"])
+        if row["seen"]:
+            axes.fill_betweenx((y - 0.5, y + 0.5), *row["seen"], color="0.94", lw=0, zorder=0)
+            axes.plot([at["bound"]] * 2, (y - 0.5, y + 0.5), color="0.35", lw=1)
+        if at["low"] is not None and at["high"] is not None:
+            axes.plot([at["low"], at["high"]], [y, y], color=colour, lw=1.4)
+            for side, arrow in (("low", "<"), ("high", ">")):
+                axes.plot(at[side], y, arrow if side in row["cut"] else "|", color=colour, ms=5)
+        if at["mean"] is not None:
+            axes.plot(at["mean"], y, marker, color=colour, mfc=colour if row["verdict"] in FILLED else "white", ms=5.5)
+        alone = f" (alone: {row['alone']})" if row["alone"] not in ("", row["verdict"]) else ""
+        said = f"{row['verdict'] or 'without a verdict'}{alone}  {_plain_text(row)}"
+        axes.text(1.02, y, said, transform=axes.get_yaxis_transform(), va="center", fontsize=SMALL, color=colour)
+    names = [row["claim"] + (f" ({row['on']})" if row["on"] else "") for row in rows]
+    axes.set_yticks(
+        range(len(rows)), [textwrap.fill(name, LETTERS) for name in names], fontsize=SMALL, linespacing=0.95
+    )
+    axes.set_xticks(
+        [tick["place"] for tick in group["ticks"]], [tick["text"] for tick in group["ticks"]], fontsize=SMALL
+    )
+    axes.set(xlim=(-1, 101), ylim=(len(rows) - 0.5, -0.5))
+    axes.set_xlabel(group["scale"], fontsize=SMALL)
+    axes.grid(False, axis="y")
+
+
+def _plain_text(row: dict[str, Any]) -> str:
+    """Return a row's effect and interval: "+2.4 [1.2, 3.5]"."""
+    numbers = [_plain(float(f"{float(row[name]):.3g}")) for name in ("mean", "low", "high") if row[name] != ""]
+    return numbers[0] + (f" [{numbers[1]}, {numbers[2]}]" if len(numbers) == 3 else "") if numbers else ""

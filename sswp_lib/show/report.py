@@ -15,6 +15,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
@@ -28,7 +29,8 @@ from sswp_lib.presets import load_config
 from sswp_lib.runs import files, records
 from sswp_lib.runs.progress import duration
 from sswp_lib.runs.records import Record
-from sswp_lib.show.forest import forest
+from sswp_lib.show import plots
+from sswp_lib.show.forest import forest, picture
 from sswp_lib.show.plots import CAPTION_FROM
 
 SMALL = ("smoke", "quick")  # presets whose numbers are not the paper's
@@ -37,6 +39,10 @@ SHAPES = {  # of a verdict on a plot, about its middle; told apart without colou
     "seen": "M-5,0a5,5 0 1 0 10,0a5,5 0 1 0 -10,0Z", "contradicted": "M-6,0L0,-6L6,0L0,6Z",
     "undecided": "M-4.5,0a4.5,4.5 0 1 0 9,0a4.5,4.5 0 1 0 -9,0Z", "not testable": "M-4,-4H4V4H-4Z",
 }  # fmt: skip
+PICTURE = (  # its caption
+    "All claims, judged together: effects with their 95 % intervals. The upright line is the bound beyond which a "
+    "whole interval must lie, on the shaded side, for a claim to be seen; an arrowhead is where it leaves the scale"
+)
 JUDGED = ("verdict", "p, Holm", "notebook")  # columns that a notebook's own ledger cannot have
 LEDGER = (
     *("claim", "verdict", "alone", "mean", "low", "high", "seen where", "resolution", "p", "p, Holm", "n", "unit"),
@@ -295,9 +301,13 @@ def ledger(output: Output) -> dict[str, Any]:
     rows = found.reindex(columns=LEDGER).astype(object).fillna("").to_dict("records")
     for number, row in enumerate(rows, start=1):
         row |= {"id": f"claim-{number}", "source": source_of(row, shown_of(output.folder, row["notebook"]))}
+    groups = forest(rows)
+    with plt.rc_context():
+        plots.set_style()
+        plots.save(picture(groups), "ledger", output, PICTURE)
     return {
         "rows": rows,
-        "groups": forest(rows),
+        "groups": groups,
         "counts": dict.fromkeys(MARKS, 0) | Counter(found["verdict"]),
         "tested": tested,
         "alone": int(found["alone"].isin(["seen", "contradicted"]).sum()),

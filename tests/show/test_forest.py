@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
+import matplotlib.pyplot as plt
 import pytest
 
 from sswp_lib.paper.claims import CLAIMS
 from sswp_lib.show import report
-from sswp_lib.show.forest import SCALES, forest
+from sswp_lib.show.forest import SCALES, forest, picture
 
 
 def row(key: str, mean: str, low: str = "", high: str = "", where: str = "above 0", verdict: str = "undecided") -> dict:
     plain = {"key": key, "claim": f"claim of {key}", "measure": "", "id": f"claim-{key}", "alone": verdict}
+    plain |= {"preset": "night"}
     return plain | {"mean": mean, "low": low, "high": high, "seen where": where, "verdict": verdict}
 
 
@@ -122,3 +124,26 @@ def test_page_marks_where_an_interval_is_cut():
     plots = drawn([*usual, row("proxy_free", "2", "-1", "400")])
     classes = [[inner.get("class") for inner in plot.iter("svg")][1:3] for plot in plots]
     assert classes == [["end", "end"]] * 20 + [["end", "off"]]
+
+
+def test_what_was_measured_on_other_data_is_told_apart():
+    """Two rows of one claim, on the preset's data and on a slice."""
+    rows = [row("memory", "1.3"), row("memory", "1.4") | {"preset": "night, 500 images a class of cifar10"}]
+    (group,) = forest(rows)
+    assert [r["on"] for r in group["rows"]] == ["", "500 images a class of cifar10"]
+    labels = [label.get_text() for label in picture([group]).axes[0].get_yticklabels()]
+    assert labels == ["claim of memory", "claim of memory (500 images a class of cifar10)"]
+
+
+def test_a_picture_has_every_effect_where_its_number_says():
+    groups = forest(ROWS)
+    figure = picture(groups)
+    assert len(figure.axes) == len(groups)
+    for axes, group in zip(figure.axes, groups, strict=True):
+        assert [text.get_text() for text in axes.get_xticklabels()] == [tick["text"] for tick in group["ticks"]]
+        drawn = [line for line in axes.lines if line.get_marker() in ("o", "D", "s")]
+        for y, (line, r) in enumerate(zip(drawn, group["rows"], strict=True)):
+            assert (line.get_xdata(), line.get_ydata()) == ([r["place"]["mean"]], [y])
+        for text, r in zip(axes.texts, group["rows"], strict=True):
+            assert text.get_text().startswith(r["verdict"]) and f"{float(r['mean']):g}".lstrip("-") in text.get_text()
+    plt.close(figure)
