@@ -29,3 +29,15 @@ def test_which_supernets_of_the_reference_rank_better_than_the_number_of_paramet
     assert ("agree less with one another than these two do" in first_lines("09")) == (
         taus["ceiling, no supernet"] < min(parameters, convolutions)
     )
+
+
+def test_what_the_readme_says_of_night_is_what_its_ledger_says():
+    said, table = (home() / "README.md").read_text(), pd.read_csv(home() / "figures" / "night" / "ledger.csv")
+    decided, tested = table["verdict"].isin(["seen", "contradicted"]), table["p, Holm"].notna()
+    assert f"decides {decided.sum()} of the {tested.sum()} claims" in said
+    assert (table.loc[decided, "n"] >= 12).all(), "searches a comparison"
+    found = table[table["key"] == "found_beats_same_size"].set_index("preset")
+    digits, (slice_,) = found.loc["night"], [row for preset, row in found.iterrows() if preset != "night"]
+    for row in (digits, slice_):
+        assert f"{row['mean']:+.1f}" in said and f"[{row['low']:.1f}, {row['high']:.1f}]" in said
+    assert (digits["verdict"], slice_["verdict"]) == ("seen", "undecided")
