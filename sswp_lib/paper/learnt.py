@@ -29,6 +29,8 @@ from sswp_lib.space import CANDIDATES, EDGES
 
 WHOLE = "all cells"
 FROM_INPUTS = np.array([source < 2 for source, _ in EDGES])  # (14,): edges from a cell's two inputs, not from its nodes
+INPUTS_OF = [sum(node == to for _, to in EDGES) for node in range(2, 6)]  # how many edges may enter each node
+INNER_BY_LOT = sum(2 * (n - 2) / n for n in INPUTS_OF) / 8  # share of a genotype's edges, two a node, from inner nodes
 LEAST = 0.5e-5  # of a weight in a mixture, which records keep to five digits
 
 
@@ -196,6 +198,15 @@ def twins(searches: Sequence[Record], twin_of: str) -> tuple[float, float, float
     values = alphas(searches)
     difference = values[..., names.index("twin")] - values[..., names.index(twin_of)]
     effect = student(difference.ravel())
+    return effect.mean, effect.low, effect.high
+
+
+def inner_edges(searches: Sequence[Record]) -> tuple[float, float, float]:
+    """Return which share of the edges that searches kept comes from inner nodes, with Student's interval over searches;
+    INNER_BY_LOT is what it would be by lot.
+    """
+    sources = np.array([[[source for _, source in cell] for cell in record.genotype.cells] for record in searches])
+    effect = student((sources >= 2).mean(axis=(1, 2)))
     return effect.mean, effect.low, effect.high
 
 

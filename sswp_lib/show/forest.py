@@ -1,7 +1,7 @@
 """The ledger at one look: where each effect and its 95 % interval stand, on one scale for all claims of a unit.
 
 Places are percents of a plot's width, so that the page draws it at any; whatever leaves a scale is cut at its end, and
-marked there.
+marked there. `picture` draws it once more, for pages that are not the kit's own.
 """
 
 from __future__ import annotations

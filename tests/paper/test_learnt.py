@@ -9,7 +9,9 @@ import pytest
 
 from sswp_lib.config import InputError
 from sswp_lib.paper import learnt
+from sswp_lib.paper.lots import random_genotype
 from sswp_lib.show import comparisons, maps
+from sswp_lib.space import Genotype
 
 
 def search(seed: int, alpha: np.ndarray, drift=(1.0, 2.0), updates: int = 100) -> SimpleNamespace:
@@ -130,6 +132,18 @@ def test_what_same_weights_share_is_told_from_what_seeds_share():
     table = learnt.agreements(first, again, "quick")
     assert table["two searches of"].tolist() == ["other seeds (6 searches)", "same seed, alpha learnt twice (3 pairs)"]
     assert table["entries of alpha correlate"][1] == learnt.interval((mean, low, high))
+
+
+def test_edges_from_inner_nodes_are_counted():
+    """Of the two edges into each node, by lot 0, 2/3, 1 and 6/5 come from inner nodes."""
+    assert pytest.approx((2 / 3 + 1 + 6 / 5) / 8) == learnt.INNER_BY_LOT
+    shallow = Genotype(cells=[[("skip_connect", 0), ("skip_connect", 1)] * 4] * 2)
+    deep = Genotype(cells=[[("skip_connect", source) for source in (0, 1, 0, 2, 2, 3, 3, 4)]] * 2)
+    found = [SimpleNamespace(genotype=genotype) for genotype in (shallow, deep)]
+    assert learnt.inner_edges(found)[0] == pytest.approx(0.5 * 5 / 8)
+    lots = [SimpleNamespace(genotype=random_genotype(3, seed)) for seed in range(200)]
+    mean, low, high = learnt.inner_edges(lots)
+    assert low < learnt.INNER_BY_LOT < high and mean == pytest.approx(learnt.INNER_BY_LOT, abs=0.02)
 
 
 def test_planted_operations_are_judged_on_every_edge():
