@@ -77,7 +77,8 @@ class Status:
 
 def look(request: Request) -> Status:
     """Return where a plan stands now."""
-    plan, known = plans.made(request, guess=True), plans.made(request).tasks
+    plan = plans.made(request, guess=True)
+    known = plans.made(request, done=plan.done).tasks
     states = {name: _state(plan, task, name in known) for name, task in plan.tasks.items()}
     status = Status(request, plan, states)
     try:
