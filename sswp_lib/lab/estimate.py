@@ -214,16 +214,19 @@ def _cost(job: Job | Ranking, counted: set) -> float:
     total = 0.0
     if job.search and runs.finished(job.search) is None:
         total += _cost(Job({}, job.search), counted)
+    before = None
+    if job.source is not None and job.config.train.init in PRETRAINED:
+        before = pretraining(job.config, job.search.seed if job.search else job.config.seed)
     parts = sections(job.config, "search" if job.source is None else "train")
-    key = (repr(job.config.part(*parts)), repr(job.source))
+    weights = before and before.part(*sections(before, "train"))
+    key = (repr(job.config.part(*parts)), repr(job.source), repr(weights))
     if key in counted:
         return total
     counted.add(key)
     if _there(job) is not None:
         return total
-    if job.source is not None and job.config.train.init in PRETRAINED:
-        seed = job.search.seed if job.search else job.config.seed
-        total += _cost(Job({}, pretraining(job.config, seed), job.source), counted)
+    if before is not None:
+        total += _cost(Job({}, before, job.source), counted)
     if job.source is None and job.config.search.method in ONE_SHOT:
         r = job.config.ranking
         return total + RUN + sum(_one_shot_seconds(in_cells(job.config), r.population * r.generations))

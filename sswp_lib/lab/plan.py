@@ -144,14 +144,15 @@ def _expanded(job: Job | Ranking, notebook: str) -> Iterator[Task]:
         yield Task(needs[0], "search", search, notebook)
     if job.config.train.init in PRETRAINED:
         own = pretraining(job.config, job.search.seed if job.search else job.config.seed)
-        before = Task(_train_name(Job({}, own, job.source)), "pre-training", Job({}, own, job.source), notebook)
-        yield Task(before.name, before.what, before.job, notebook, tuple(needs))
-        needs.append(before.name)
-    yield Task(_train_name(job), "training", job, notebook, tuple(needs))
+        before = Job({}, own, job.source)
+        yield Task(_train_name(before, needs), "pre-training", before, notebook, tuple(needs))
+        needs.append(_train_name(before, needs))
+    yield Task(_train_name(job, needs), "training", job, notebook, tuple(needs))
 
 
-def _train_name(job: Job) -> str:
-    return f"training-of-{digest([job.config.part(*sections(job.config, 'train')), repr(job.source)])}"
+def _train_name(job: Job, needs: list[str]) -> str:
+    """Return a name that two trainings share only if they start from the same weights, too: those of what they need."""
+    return f"training-of-{digest([job.config.part(*sections(job.config, 'train')), repr(job.source), needs])}"
 
 
 @dataclass

@@ -73,6 +73,13 @@ def test_the_plan_is_of_every_notebook_and_searches_come_first(path, runs_folder
     assert len(jobs) <= sum(len([*plans._expanded(job, "")]) for job in jobs) and jobs
 
 
+@pytest.mark.parametrize("path", reproduce.notebooks(), ids=lambda path: path.stem)
+def test_trainings_from_other_weights_are_other_tasks(path, runs_folder):
+    """Notebook 08 pre-trains in two batches and then does the same with both."""
+    tasks = [task for job in estimate.plan(path, "smoke", None, None, guess=True) for task in plans._expanded(job, "")]
+    assert len({(task.name, task.needs) for task in tasks}) == len({task.name for task in tasks})
+
+
 def test_what_hangs_on_a_choice_is_no_task_before_it_can_be_made(runs_folder):
     request = Request("smoke", only=("00",))
     known, every = plans.made(request).tasks, plans.made(request, guess=True).tasks

@@ -8,7 +8,7 @@ import torch
 from sswp_lib.lab import estimate, reproduce
 from sswp_lib.learn.data import load
 from sswp_lib.learn.oneshot import split
-from sswp_lib.paper import beyond, pi_nas, setups, studies
+from sswp_lib.paper import beyond, pi_nas, setups, ssnas, studies
 from sswp_lib.runs import runs
 
 
@@ -55,6 +55,22 @@ def test_steps_of_unfinished_runs_count_once(tmp_path, runs_folder, monkeypatch)
     paths = [notebook(tmp_path / name) for name in ("06_a.ipynb", "06_b.ipynb")]
     steps = search.epochs * (1347 // 2 // search.batch_size)
     assert estimate.seconds("smoke", None, None, paths) == {"06_a": steps + estimate.RUN, "06_b": 0.0}
+
+
+def test_trainings_from_other_weights_count_by_themselves(runs_folder, monkeypatch):
+    """Notebook 08 pre-trains in two batches, and then does the same with both."""
+    monkeypatch.setattr(estimate, "_step_seconds", lambda config, training: 0.0)
+    features, study = (setups.configured("smoke", None, None, (), name).study for name in ("ssnas_features", "ssnas"))
+    small, large = (
+        [job for job in ssnas.representations(features, study, 1) if job.labels["batch"] == batch]
+        for batch in ssnas.batches(features)
+    )
+    cost = lambda jobs, counted: sum(estimate._cost(job, counted) for job in jobs)  # noqa: E731
+    counted: set = set()
+    first, second = cost(small, counted), cost(large, counted)
+    assert cost(small, counted) + cost(large, counted) == 0
+    searches = len({repr(job.search) for job in small if job.search}) * estimate.RUN
+    assert second == first - searches > 0, "all but the searches"
 
 
 def test_a_ranking_costs_its_supernet_its_classifier_and_its_scores(runs_folder, monkeypatch):
