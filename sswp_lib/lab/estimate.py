@@ -21,7 +21,6 @@ from sswp_lib.learn.loop import Loop
 from sswp_lib.learn.one_shot_search import in_cells
 from sswp_lib.learn.oneshot import OneShot, split
 from sswp_lib.learn.ranking import LinearEvaluation
-from sswp_lib.learn.recipes import PRETRAINED, pretraining, sections
 from sswp_lib.learn.searches import SEARCHES
 from sswp_lib.learn.train import Training
 from sswp_lib.methods import ONE_SHOT, RANDOM
@@ -214,19 +213,14 @@ def _cost(job: Job | Ranking, counted: set) -> float:
     total = 0.0
     if job.search and runs.finished(job.search) is None:
         total += _cost(Job({}, job.search), counted)
-    before = None
-    if job.source is not None and job.config.train.init in PRETRAINED:
-        before = pretraining(job.config, job.search.seed if job.search else job.config.seed)
-    parts = sections(job.config, "search" if job.source is None else "train")
-    weights = before and before.part(*sections(before, "train"))
-    key = (repr(job.config.part(*parts)), repr(job.source), repr(weights))
+    key = repr(job.identity)
     if key in counted:
         return total
     counted.add(key)
     if _there(job) is not None:
         return total
-    if before is not None:
-        total += _cost(Job({}, before, job.source), counted)
+    if job.before:
+        total += _cost(job.before, counted)
     if job.source is None and job.config.search.method in ONE_SHOT:
         r = job.config.ranking
         return total + RUN + sum(_one_shot_seconds(in_cells(job.config), r.population * r.generations))

@@ -17,7 +17,6 @@ from typing import Any
 from sswp_lib.config import digest
 from sswp_lib.lab import estimate, reproduce
 from sswp_lib.learn.data import folder_of
-from sswp_lib.learn.recipes import PRETRAINED, pretraining, sections
 from sswp_lib.paper.output import Output
 from sswp_lib.paper.pi_nas import Ranking
 from sswp_lib.paper.studies import Job
@@ -142,17 +141,15 @@ def _expanded(job: Job | Ranking, notebook: str) -> Iterator[Task]:
         search = Job({}, job.search)
         needs.append(runs.asked(job.search).name)
         yield Task(needs[0], "search", search, notebook)
-    if job.config.train.init in PRETRAINED:
-        own = pretraining(job.config, job.search.seed if job.search else job.config.seed)
-        before = Job({}, own, job.source)
-        yield Task(_train_name(before, needs), "pre-training", before, notebook, tuple(needs))
-        needs.append(_train_name(before, needs))
-    yield Task(_train_name(job, needs), "training", job, notebook, tuple(needs))
+    if job.before:
+        before = Task(_train_name(job.before), "pre-training", job.before, notebook, tuple(needs))
+        yield before
+        needs.append(before.name)
+    yield Task(_train_name(job), "training", job, notebook, tuple(needs))
 
 
-def _train_name(job: Job, needs: list[str]) -> str:
-    """Return a name that two trainings share only if they start from the same weights, too: those of what they need."""
-    return f"training-of-{digest([job.config.part(*sections(job.config, 'train')), repr(job.source), needs])}"
+def _train_name(job: Job) -> str:
+    return f"training-of-{digest(job.identity)}"
 
 
 @dataclass

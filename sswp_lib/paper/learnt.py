@@ -206,8 +206,7 @@ def inner_edges(searches: Sequence[Record]) -> tuple[float, float, float]:
     INNER_BY_LOT is what it would be by lot.
     """
     sources = np.array([[[source for _, source in cell] for cell in record.genotype.cells] for record in searches])
-    effect = student((sources >= 2).mean(axis=(1, 2)))
-    return effect.mean, effect.low, effect.high
+    return _with_interval((sources >= 2).mean(axis=(1, 2)).tolist())
 
 
 def by_cell(searches: Sequence[Record]) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from sswp_lib.config import Config, InputError
 from sswp_lib.learn.data import load
+from sswp_lib.learn.recipes import PRETRAINED, pretraining, sections
 from sswp_lib.methods import RELAXED
 from sswp_lib.paper.lots import Lot, random_genotype
 from sswp_lib.paper.tables import INITS
@@ -59,6 +60,22 @@ class Job:
     def search(self) -> Config | None:
         """The search that must be done before this run."""
         return self.source.search if isinstance(self.source, Lot) else _config_of(self.source)
+
+    @property
+    def before(self) -> Job | None:
+        """The pre-training whose weights this run starts from, if it does from any such."""
+        if self.source is None or self.config.train.init not in PRETRAINED:
+            return None
+        seed = self.search.seed if self.search else self.config.seed
+        return Job({}, pretraining(self.config, seed), self.source)
+
+    @property
+    def identity(self) -> list[Any]:
+        """What its run has in common with no other, known before anything is done: its own settings, what is trained
+        and the pre-training before it.
+        """
+        own = sections(self.config, "search" if self.source is None else "train")
+        return [self.config.part(*own), repr(self.source), self.before and self.before.identity]
 
     def trained(self, found: Record | None) -> Record | Genotype | Choices:
         """Return what is trained, of which `found` is the search's record, where it needs one."""

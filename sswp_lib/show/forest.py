@@ -152,6 +152,6 @@ def _draw_group(axes: Axes, group: dict[str, Any]) -> None:
 
 
 def _plain_text(row: dict[str, Any]) -> str:
-    """Return a row's effect and interval: "+2.4 [1.2, 3.5]"."""
+    """Return a row's effect and interval: "2.37 [1.22, 3.52]"."""
     numbers = [_plain(float(f"{float(row[name]):.3g}")) for name in ("mean", "low", "high") if row[name] != ""]
     return numbers[0] + (f" [{numbers[1]}, {numbers[2]}]" if len(numbers) == 3 else "") if numbers else ""

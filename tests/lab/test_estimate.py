@@ -98,7 +98,7 @@ def test_the_clock_is_read_when_the_device_has_done_its_work(monkeypatch):
 def test_pre_training_on_half_of_the_images_has_half_of_the_steps():
     config = setups.configured("smoke", None, None).config
     steps = [
-        estimate.steps_of(studies.Job({}, estimate.pretraining(config.changed(**{"train.init": init}), 0), config))
+        estimate.steps_of(studies.Job({}, config.changed(**{"train.init": init}), config).before)
         for init in ("simclr", "simclr_matched")
     ]
     batch, epochs = config.search.batch_size, config.search.epochs
