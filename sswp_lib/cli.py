@@ -318,7 +318,12 @@ def compare(
 
 
 @app.command()
-def publish(preset: Preset = "quick", only: Only = None) -> None:
+def publish(
+    preset: Preset = "quick", data: DataName = None, only: Only = None,
+    folder: Annotated[
+        str | None, typer.Option(help="Of figures/; the preset's name if left out, needed with --data.")
+    ] = None,
+) -> None:  # fmt: skip
     """For maintainers: replace the reference results in figures/PRESET/ by what `sswp reproduce` has left.
 
     Writes tables, figures, the page and the runs' records. Refuses what the commit at hand would not give, and where a
@@ -326,7 +331,7 @@ def publish(preset: Preset = "quick", only: Only = None) -> None:
     """
     from sswp_lib.lab import publish as results
 
-    typer.echo(f"published: {results.publish(preset, only)}")
+    typer.echo(f"published: {results.publish(preset, only, data, folder)}")
 
 
 @app.command()

@@ -289,8 +289,9 @@ def load_config(
     """Return a preset's configuration for a data set, with single settings replaced.
 
     What the data set asks for (its size, its views) comes first, then the preset, then what a `study`, one of STUDIES,
-    changes in it, then what a `method` of search, one of METHODS, does, then `settings`. The data set is `data`, or
-    that of the settings, or the preset's own; so is the method, which is the paper's if neither names one.
+    changes in it, then what a `method` of search, one of METHODS, does, then, on the preset's second data set, what it
+    changes for that (SLICES), then `settings`. The data set is `data`, or that of the settings, or the preset's own; so
+    is the method, which is the paper's if neither names one.
 
     Raises:
         InputError: an unknown preset, data set, study, method or setting (the nearest name is given), a value out of
@@ -309,6 +310,7 @@ def load_config(
         **PRESETS[preset],
         **(STUDIES[study].get(preset, {}) if study else {}),
         **_of_method(method, preset, settings or {}),
+        **_of_slice(preset, name, study),
         "data.name": name,
         "seed": seed,
         **(settings or {}),
@@ -360,8 +362,15 @@ def load_slice(preset: str, settings: dict[str, Any] | None = None, study: str |
     """
     if preset not in SLICES:
         return None
-    own = SLICE_STUDIES.get(preset, {}).get(study or "", {})
-    return load_config(preset, settings={**SLICES[preset], **own, **(settings or {})}, study=study)
+    return load_config(preset, SLICES[preset]["data.name"], settings=settings, study=study)
+
+
+def _of_slice(preset: str, name: str, study: str | None) -> dict[str, Any]:
+    """Return what a preset, and a study of it, change on the data set `name`: nothing but on its second one."""
+    own = SLICES.get(preset, {})
+    if own.get("data.name") != name:
+        return {}
+    return {**own, **SLICE_STUDIES.get(preset, {}).get(study or "", {})}
 
 
 def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:

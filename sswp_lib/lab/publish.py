@@ -1,4 +1,4 @@
-"""Replaces the tracked results of a preset, figures/<preset>/, by what `reproduce` has left in figures/own/<preset>/.
+"""Replaces tracked results, figures/<preset>/ or a folder beside it, by what `reproduce` has left in figures/own/.
 
 Nothing else writes there. What is published can be made again from the commit that its page names: it is refused where
 a notebook or a record does not belong to that commit's release.
@@ -6,6 +6,7 @@ a notebook or a record does not belong to that commit's release.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sswp_lib.config import InputError, home
 from sswp_lib.lab.reproduce import chosen, notebooks
 from sswp_lib.paper import setups, studies
 from sswp_lib.paper.output import Output
+from sswp_lib.paper.studies import Job
 from sswp_lib.presets import load_config
 from sswp_lib.runs import archive, files, records, runs
 from sswp_lib.runs.records import FORMAT, Record
@@ -25,10 +27,12 @@ KEPT = "README.md"  # written by hand
 CODE = ("sswp_lib", "notebooks")  # what results depend on
 
 
-def publish(preset: str, only: list[str] | None = None) -> Path:
+def publish(preset: str, only: list[str] | None = None, data: str | None = None, folder: str | None = None) -> Path:
     """Replace figures/<preset>/, all but its README; returns the folder.
 
     Args:
+        data: as `reproduce` was given it; None for the preset's own. folder: of figures/, where not the preset's name;
+            needed with other data than the preset's, whose results it would replace.
         only: beginnings of the names of the notebooks that must have been executed; all if there is none. Others are
             published too where they were, and told of as not executed where not.
 
@@ -36,27 +40,37 @@ def publish(preset: str, only: list[str] | None = None) -> Path:
         InputError: notebooks that are missing, failed or were not executed as they are at the preset's own parameters;
             records that are missing or of another release; changed files of the library or of notebooks.
     """
-    load_config(preset)
-    output = Output(preset)
-    commit = committed()
+    config, output = load_config(preset, data), Output.of(preset, data)
+    target, commit = folder_for(output, folder), committed()
     needed = chosen(only)
     for path in notebooks():
         if path in needed or (output.folder / path.name).exists():
-            check(path, output.folder / path.name)
+            check(path, output.folder / path.name, output)
     found, missing = report.used_runs(output)
     if missing:
         raise InputError(
-            f"the records of {', '.join(missing)} are not in the run store or cannot be read; {_again(preset)}"
+            f"the records of {', '.join(missing)} are not in the run store or cannot be read; {_again(output)}"
         )
     for record in found:
-        check_record(record, preset)
+        check_record(record, output)
     report.build(output, commit)
-    target = home() / "figures" / preset
-    content = contents(output.folder, found, preset)
+    content = contents(output.folder, found, studies.searches(config, setups.number_of_seeds(preset)))
     for name, data in content.items():
         files.write(target / name, data)
     remove_others(target, {target / name for name in (*content, KEPT)})
     return target
+
+
+def folder_for(output: Output, name: str | None) -> Path:
+    """Return the folder that results are published in; InputError where the preset's own would be replaced by others,
+    or the name is none.
+    """
+    name = output.preset if name is None and not output.changes else name
+    if name is None:
+        raise InputError(f"results of {output.label} are not the preset's own; name their folder, e.g. --folder cifar")
+    if not re.fullmatch(r"[a-z0-9][\w-]*", name) or name == "own":
+        raise InputError(f"folder {name!r} is no name for results; expected small letters, digits and -, e.g. cifar")
+    return home() / "figures" / name
 
 
 def restore(preset: str) -> tuple[int, int, int]:
@@ -72,8 +86,13 @@ def restore(preset: str) -> tuple[int, int, int]:
     return *archive.unpack(path), archive.unpack_weights(weights) if weights.is_file() else 0
 
 
-def _again(preset: str) -> str:
-    return f"run sswp reproduce --preset {preset} first"
+def _again(output: Output) -> str:
+    return f"run {' '.join(['sswp reproduce', *('--' + said.replace('=', ' ') for said in _asked(output))])} first"
+
+
+def _asked(output: Output) -> list[str]:
+    """Return what is asked for: "preset=night", "data=cifar10"."""
+    return [f"preset={output.preset}", *output.changes]
 
 
 def committed() -> str:
@@ -87,16 +106,18 @@ def committed() -> str:
     return commit
 
 
-def check(source: Path, target: Path) -> None:
-    """Refuse a notebook that was not executed, whole, as it is now, at the preset's own parameters."""
-    done, again = report.read_notebook(target), _again(target.parent.name)
+def check(source: Path, target: Path, output: Output) -> None:
+    """Refuse a notebook that was not executed, whole, as it is now, with what was asked for and no other parameter."""
+    done, again = report.read_notebook(target), _again(output)
     problem = report.problem(done)
     if problem:
         raise InputError(f"{source.stem}: {problem.partition('. ')[0]}; {again}")
     given = done["metadata"].get("papermill", {}).get("parameters", {})
-    if given != {"preset": target.parent.name}:
-        said = ", ".join(f"{name}={value}" for name, value in given.items()) or "nothing"
-        raise InputError(f"{source.stem} was executed with {said} given; expected preset={target.parent.name} alone")
+    asked, got = _asked(output), [f"{name}={value}" for name, value in given.items()]
+    if sorted(got) != sorted(asked):
+        raise InputError(
+            f"{source.stem} was executed with {', '.join(got) or 'nothing'} given; expected {', '.join(asked)} alone"
+        )
     if code(done) != code(report.read_notebook(source)):
         raise InputError(f"{source.stem} has changed since it was executed; {again}")
 
@@ -110,27 +131,26 @@ def code(notebook: dict[str, Any]) -> list[str]:
     ]
 
 
-def check_record(record: Record, preset: str) -> None:
+def check_record(record: Record, output: Output) -> None:
     """Refuse a record that this release would not make, or not under this name."""
     made = (record.provenance.get("version"), record.format)
     if made != (__version__, FORMAT):
         raise InputError(
             f"{record.name} was made by sswp {made[0]}, format {made[1]}; expected {__version__}, format {FORMAT}: "
-            f"remove its folder in the run store, and {_again(preset)}"
+            f"remove its folder in the run store, and {_again(output)}"
         )
 
 
-def contents(folder: Path, found: list[Record], preset: str) -> dict[str, bytes]:
+def contents(folder: Path, found: list[Record], searches: list[Job]) -> dict[str, bytes]:
     """Return all files that are published, by their names in the target's folder: with the records the weights of the
-    preset's own searches, so that other fine-tunings can start from what is published. A search that is done again on
-    another processor has other weights, and nothing of what is published belongs to those. No commit holds weights:
-    Git is told to pass them over, and they are handed on beside a release.
+    `searches`, the preset's own, so that other fine-tunings can start from what is published. A search that is done
+    again on another processor has other weights, and nothing of what is published belongs to those. No commit holds
+    weights: Git is told to pass them over, and they are handed on beside a release.
     """
     own = [path for path in folder.glob("[0-9]*") if path.suffix in SHOWN]
     own += [folder / name for name in PAGE if (folder / name).is_file()]
-    asked = studies.searches(load_config(preset), setups.number_of_seeds(preset))
-    searches = {runs.asked(job.config).name for job in asked}
-    kept = [record for record in found if record.name in searches and runs.has_weights(record)]
+    names = {runs.asked(job.config).name for job in searches}
+    kept = [record for record in found if record.name in names and runs.has_weights(record)]
     packed = {archive.NAME: archive.packed(found)} | ({archive.WEIGHTS: archive.packed_weights(kept)} if kept else {})
     return {path.name: path.read_bytes() for path in own} | packed
 

@@ -34,9 +34,15 @@ def write(path: Path, source: str, **metadata) -> None:
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), path)
 
 
-def executed(source: str = "x = 1", parameters: dict | None = None, end: str | None = "2026-01-02T03:04:05") -> None:
+def executed(
+    source: str = "x = 1", parameters: dict | None = None, end: str | None = "2026-01-02T03:04:05", where="quick"
+) -> None:
     given = {"preset": "quick"} if parameters is None else parameters
-    write(Output("quick").folder / "01_a.ipynb", source, papermill={"parameters": given, "end_time": end})
+    write(
+        output.home() / "figures" / "own" / where / "01_a.ipynb",
+        source,
+        papermill={"parameters": given, "end_time": end},
+    )
 
 
 def made(**changes) -> records.Record:
@@ -133,7 +139,7 @@ def test_records_of_another_format_are_left(tmp_path, runs_folder):
 
 def test_further_fine_tunings_start_from_published_weights(project, call, monkeypatch):
     """The search is not done again, on whatever processor: its record, and all that hangs on it, stays as it is."""
-    monkeypatch.setattr(publish, "load_config", lambda preset: tiny(seed=0))
+    monkeypatch.setattr(publish, "load_config", lambda preset, data=None: tiny(seed=0))
     own, other = runs.search(tiny(), device="cpu", quiet=True), runs.search(tiny(seed=99), device="cpu", quiet=True)
     trained = runs.train(tiny().changed(**{"train.init": "concomitant"}), own, device="cpu", quiet=True)
     names = "".join(f"{record.name}\n" for record in (own, other, trained))
@@ -187,6 +193,24 @@ def test_some_of_the_notebooks_are_published_and_of_the_rest_is_said_that_it_is_
     write(Output("quick").folder / "02_b.ipynb", "y = 2", papermill={"parameters": {"preset": "quick"}})
     status, _, err = call("publish", "--only", "01")  # another that is there must be whole and of today, too
     assert status != 0 and "02_b: This notebook was stopped before its end" in err
+
+
+def test_results_on_other_data_have_a_folder_of_their_own(project, call):
+    """They never replace the preset's, and are what was asked for."""
+    where = Output("night", ("data=cifar10",)).name
+    shutil.copytree(Output("quick").folder, project / "figures" / "own" / where)
+    asked = ("publish", "--preset", "night", "--data", "cifar10")
+    status, _, err = call(*asked)
+    assert status != 0 and "night with data=cifar10 are not the preset's own; name their folder" in err
+    for name in ("own", "../quick", ""):
+        status, _, err = call(*asked, "--folder", name)
+        assert status != 0 and "is no name for results" in err
+    status, _, err = call(*asked, "--folder", "cifar")
+    assert status != 0 and "preset=quick given; expected preset=night, data=cifar10 alone" in err
+    executed(parameters={"preset": "night", "data": "cifar10"}, where=where)
+    assert call(*asked, "--folder", "cifar")[0] == 0 and (project / "figures" / "cifar" / "01_t.csv").is_file()
+    assert (project / "figures" / "quick" / "09_old.svg").is_file() and not (project / "figures" / "night").exists()
+    assert "night with data=cifar10" in (project / "figures" / "cifar" / "index.html").read_text()
 
 
 def changed_code(project):

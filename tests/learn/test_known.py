@@ -87,4 +87,5 @@ def test_the_slice_of_a_preset_is_its_own_but_for_what_it_says():
         found = load_slice("night", {"seed": 3}, study)
         assert found.data.name == "cifar10" and found.data.per_class == 500 and found.seed == 3
         assert found.model == load_config("night").model
+        assert load_config("night", "cifar10", 3, study=study) == found  # a reader who asks for the data gets the same
     assert {k.partition(".")[0] for settings in SLICES.values() for k in settings} <= {"data", "search", "train"}
