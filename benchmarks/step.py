@@ -31,7 +31,7 @@ from sswp_lib.learn import nt_xent
 from sswp_lib.learn.footprint import step_memory
 from sswp_lib.learn.loop import frozen
 from sswp_lib.learn.measure import peak_memory
-from sswp_lib.learn.views import random_views
+from sswp_lib.learn.views import several_views
 from sswp_lib.space import (
     Genotype,
     Network,
@@ -233,7 +233,7 @@ def views_row(repeats: int, device: torch.device, batch: int = 256) -> dict[str,
     on_device, mean, std = images.to(device), torch.tensor(MEAN, device=device), torch.tensor(STD, device=device)
     one = torchvision_view(config)
     sides = {
-        "library": lambda: [random_views(on_device, config, mean, std, g) for _ in range(2)],
+        "library": lambda: several_views(2, on_device, config, mean, std, g),
         "reference": lambda: [torch.stack([one(picture) for picture in pictures]) for _ in range(2)],
     }
     rates = {name: 2 * batch / value for name, value in in_turn(sides, repeats, device).items()}

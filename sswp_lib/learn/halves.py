@@ -17,7 +17,7 @@ from sswp_lib.learn.data import ImageData, epoch_batches, generator, halves, tak
 from sswp_lib.learn.loop import Loop, loss_scale, optimizer_state, precision, restore_optimizer, seeded
 from sswp_lib.learn.measure import measures
 from sswp_lib.learn.objectives import JUDGED_ON, Objective, build, mean_of
-from sswp_lib.learn.views import normalise, random_views
+from sswp_lib.learn.views import normalise, several_views
 from sswp_lib.space import Genotype, Network, Paths, calibrate
 
 DIGITS = 9  # significant ones, that tell all float32 apart
@@ -102,8 +102,7 @@ class Halves(Loop):
     def _views(self, index: Tensor, g: torch.Generator, objective: Objective) -> list[Tensor]:
         data, config, rows = self.data, self.config.data, processes.rows(len(index))
         images = take(data.train, rows.of(index), self.device)
-        draw = lambda: random_views(images, config.views, data.mean, data.std, g, config.image_size, rows)  # noqa: E731
-        return [draw() for _ in range(objective.num_views)]
+        return several_views(objective.num_views, images, config.views, data.mean, data.std, g, config.image_size, rows)
 
     def descend(self, loss: Tensor, metrics: dict[str, Tensor]) -> None:
         """Do an SGD step as `Loop` does, and let the objective follow."""

@@ -20,7 +20,7 @@ from sswp_lib.learn.data import ImageData, epoch_batches, generator, take, train
 from sswp_lib.learn.loop import Loop, optimizer_state, placed, precision, restore_optimizer, seeded
 from sswp_lib.learn.measure import parameters
 from sswp_lib.learn.objectives import Objective, Supervised
-from sswp_lib.learn.views import normalise, random_views
+from sswp_lib.learn.views import normalise, several_views
 from sswp_lib.space import SPACES, CellSpace, Choices, Genotype, Space
 from sswp_lib.space.ops import batch_norms
 
@@ -120,8 +120,7 @@ class OneShot(Loop):
         """Return the objective on fresh random views of the training images `index`, along two architectures."""
         data, config = self.data, self.config.data
         images = take(data.train, index, self.device)
-        draw = lambda: random_views(images, config.views, data.mean, data.std, g, config.image_size)  # noqa: E731
-        views = [draw() for _ in range(self.objective.num_views)]
+        views = several_views(self.objective.num_views, images, config.views, data.mean, data.std, g, config.image_size)
         labels = take(data.train_labels, index, self.device) if self.objective.needs_labels else None
         with precision(self.config, self.device):
             return self.objective(self.supernet, views, labels, self.space.paths(one), self.space.paths(two))

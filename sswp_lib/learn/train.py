@@ -18,7 +18,7 @@ from sswp_lib.learn.data import ImageData, epoch_batches, facts, generator, halv
 from sswp_lib.learn.loop import Loop, loss_scale, optimizer_state, placed, precision, restore_optimizer, seeded
 from sswp_lib.learn.measure import accuracy, multiply_adds, parameters
 from sswp_lib.learn.objectives import JUDGED_ON, build, mean_of
-from sswp_lib.learn.views import normalise, random_views, training_images
+from sswp_lib.learn.views import normalise, several_views, training_images
 from sswp_lib.processes import Rows, full
 from sswp_lib.space import (
     SPACES,
@@ -125,7 +125,7 @@ class Training(Loop):
         rows = processes.rows(len(index))
         own, g, count = rows.of(index), draw("training views"), self.objective.num_views
         images = take(data.train, own, self.device)
-        views = [self._view(images, g, rows) for _ in range(count)]
+        views = self._views(count, images, g, rows)
         labels = take(data.train_labels, own, self.device) if self.objective.needs_labels else None
         rate, masks = s.drop_path * self.epoch / max(self.num_epochs - 1, 1), None
         if rate > 0 and s.freeze == "none":  # a probe sees whole features
@@ -149,16 +149,16 @@ class Training(Loop):
             loss = loss + s.auxiliary * smoothed
         return rows.parts(loss, metrics)
 
-    def _view(self, images: Tensor, g: torch.Generator, rows: Rows) -> Tensor:
-        """Return the images, those rows of a batch, as a step sees them: a random view for an objective without labels,
-        else augmented.
+    def _views(self, count: int, images: Tensor, g: torch.Generator, rows: Rows) -> list[Tensor]:
+        """Return the images, those rows of a batch, so many times as a step sees them: random views for an objective
+        without labels, else augmented.
         """
         s, mean, std, config = self.settings, self.data.mean, self.data.std, self.config.data
-        if not self.objective.needs_labels:
-            return random_views(images, config.views, mean, std, g, config.image_size, rows)
-        if s.augment == "crop":
-            return random_views(images, TRAINING_CROPS, mean, std, g, config.image_size, rows)
-        return training_images(images, s.shift, config.views.flip, s.cutout, mean, std, g, config.image_size, rows)
+        if self.objective.needs_labels and s.augment != "crop":
+            flip, size = config.views.flip, config.image_size
+            return [training_images(images, s.shift, flip, s.cutout, mean, std, g, size, rows) for _ in range(count)]
+        views = TRAINING_CROPS if self.objective.needs_labels else config.views
+        return several_views(count, images, views, mean, std, g, config.image_size, rows)
 
     def describe(self) -> dict[str, Any]:
         return {"phase": self.settings.init if self.objective.needs_labels else "pre-training"}
@@ -240,7 +240,7 @@ class Training(Loop):
         for i, index in enumerate(b for b in batches if len(b) == len(batches[0])):
             rows, g = processes.rows(len(index)), generator(seed, "held out", i)
             images = take(self.data.train, rows.of(index), self.device)
-            views = [self._view(images, g, rows) for _ in range(self.objective.num_views)]
+            views = self._views(self.objective.num_views, images, g, rows)
             with precision(self.config, self.device):
                 seen.append(rows.parts(*self.objective(self.network, views, None)))
         return mean_of(seen)

@@ -80,6 +80,16 @@ class Drawn(NamedTuple):
         every = [tuple(values[start:stop] for values in own) for own in (self.crops, self.moves)]
         return Drawn(*every, *(_among(own, start, stop) for own in (self.jitter, self.grey, self.blur)))
 
+    @classmethod
+    def of_all(cls, drawn: list[Drawn], each: int) -> Drawn:
+        """Return what was drawn for several batches of `each` views, as for one batch."""
+        together = lambda own: tuple(map(torch.cat, zip(*own, strict=True)))  # noqa: E731
+        joined = [together(own) for own in zip(*((one.crops, one.moves) for one in drawn), strict=True)]
+        for own in zip(*((one.jitter, one.grey, one.blur) for one in drawn), strict=True):
+            moved = [(chosen + k * each, *values) for k, (chosen, *values) in enumerate(own) if len(chosen)]
+            joined.append(together(moved) or own[0])
+        return cls(*joined)
+
 
 def _among(drawn: tuple[Tensor, ...], start: int, stop: int) -> tuple[Tensor, ...]:
     here = (drawn[0] >= start) & (drawn[0] < stop)
@@ -111,17 +121,30 @@ def random_views(
         g: a generator on the CPU. size: pixels a side of the views; None: as the images.
         rows: which rows of a batch the images are, where they are not all of it.
     """
+    return several_views(1, images, config, mean, std, g, size, rows)[0]
+
+
+def several_views(
+    count: int, images: Tensor | Packed, config: Views, mean: Tensor, std: Tensor, g: torch.Generator,
+    size: int | None = None, rows: Rows | None = None,
+) -> list[Tensor]:  # fmt: skip
+    """Return so many views of each image: what as many calls of `random_views` return, to the bit. They are computed
+    together, for on small images an operation takes hardly longer for all than for one of them.
+    """
     rows, packed = rows or Rows(0, len(images), len(images)), isinstance(images, Packed)
     if not len(rows):  # of a batch of fewer images than processes
         side = size or (images.side if packed else images.shape[-1])
-        return torch.empty(0, 3, side, side, device=images.device)
-    drawn = draw(rows.whole, config, g, TRIES if packed else 1).rows(rows.start, rows.stop)
+        return [torch.empty(0, 3, side, side, device=images.device)] * count
+    tries = TRIES if packed else 1
+    drawn = [draw(rows.whole, config, g, tries).rows(rows.start, rows.stop) for _ in range(count)]
     if packed:
-        return _of_photographs(images, drawn, mean, std, size or images.side)
-    *shares, flipped, angle = drawn.crops
+        return [_of_photographs(images, one, mean, std, size or images.side) for one in drawn]
+    together = Drawn.of_all(drawn, len(rows))
+    *shares, flipped, angle = together.crops
     whole = torch.tensor(float(images.shape[-1]))
-    x = crop(images.float().div_(255), boxes(*shares, whole, whole), flipped, angle, size)
-    return _standardise(changed(x, drawn), mean, std)
+    x = images.float().div_(255).repeat(count, 1, 1, 1)
+    x = crop(x, boxes(*shares, whole, whole), flipped, angle, size)
+    return list(_standardise(changed(x, together), mean, std).split(len(rows)))
 
 
 def _of_photographs(images: Packed, drawn: Drawn, mean: Tensor, std: Tensor, size: int) -> Tensor:

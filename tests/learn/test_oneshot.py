@@ -16,7 +16,7 @@ from sswp_lib.config import InputError
 from sswp_lib.learn import OneShot
 from sswp_lib.learn.data import generator, take
 from sswp_lib.learn.oneshot import SinglePath, build_supernet, own_negatives, split
-from sswp_lib.learn.views import normalise
+from sswp_lib.learn.views import normalise, random_views
 from sswp_lib.space.ops import batch_norms
 
 arms = pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS)
@@ -98,7 +98,7 @@ def test_the_loss_is_the_objectives_on_views_of_its_own(toy, data, arm):
     index, g = loop.train_index[:32], generator(0, "views", 0, 0)
     one, two = loop.draw(generator(0, "paths", 0, 0))
     loss, _ = loop.loss(index, generator(0, "views", 0, 0), one, two)
-    view = lambda: module.random_views(data.train[index], loop.config.data.views, data.mean, data.std, g)  # noqa: E731
+    view = lambda: random_views(data.train[index], loop.config.data.views, data.mean, data.std, g)  # noqa: E731
     views, labels = [view() for _ in range(2 if arm else 4)], data.train_labels[index]
     paths = [loop.space.paths(choices) for choices in (one, two)]
     assert torch.equal(loss, loop.objective(loop.supernet, views, labels if arm else None, *paths)[0])
@@ -235,14 +235,14 @@ def test_the_learning_rate_falls_by_epochs_where_the_settings_say_so(toy, data):
 
 
 def test_views_are_drawn_by_the_settings_each_anew(toy, data, monkeypatch):
-    calls, draw = [], module.random_views
-    monkeypatch.setattr(module, "random_views", lambda *a: calls.append((*a, draw(*a))) or calls[-1][-1])
+    calls, draw = [], module.several_views
+    monkeypatch.setattr(module, "several_views", lambda *a: calls.append((*a, draw(*a))) or calls[-1][-1])
     config = toy.changed(**{"data.views.crop_scale": (0.5, 0.9), "data.views.flip": True})
     loop = OneShot(config, data)
     next(loop.advance())
-    assert len(calls) == 4 and not any(torch.equal(a[-1], b[-1]) for a, b in pairwise(calls))
-    for images, views, *_, size, _ in calls:
-        assert torch.equal(images, data.train[loop.batches[0]]) and views == config.data.views and size == 8
+    ((count, images, views, *_, size, found),) = calls
+    assert count == len(found) == 4 and not any(torch.equal(one, other) for one, other in pairwise(found))
+    assert torch.equal(images, data.train[loop.batches[0]]) and views == config.data.views and size == 8
 
 
 def test_every_step_has_views_of_its_own(toy, data, monkeypatch):

@@ -27,16 +27,17 @@ def seen(monkeypatch) -> dict[str, list]:
 
         def draw(*arguments, **named):
             found = original(*arguments, **named)
-            drawn[kind].append(what(found))
+            drawn[kind].extend(what(found))
             return found
 
         monkeypatch.setattr(module, name, draw)
 
-    spy(halves_module, "random_views", "views", torch.Tensor.clone)
-    spy(train_module, "random_views", "views", torch.Tensor.clone)
-    spy(train_module, "training_images", "views", torch.Tensor.clone)
-    spy(search_module, "sample_paths", "paths", lambda paths: paths.active)
-    spy(search_module, "sample_two_paths", "pairs", lambda paths: paths.active)
+    kept = lambda views: [view.clone() for view in views]  # noqa: E731
+    spy(halves_module, "several_views", "views", kept)
+    spy(train_module, "several_views", "views", kept)
+    spy(train_module, "training_images", "views", lambda view: [view.clone()])
+    spy(search_module, "sample_paths", "paths", lambda paths: [paths.active])
+    spy(search_module, "sample_two_paths", "pairs", lambda paths: [paths.active])
     return drawn
 
 

@@ -134,17 +134,16 @@ def calls_of(monkeypatch, module, name: str) -> list:
 def test_a_search_sees_random_views_of_its_images(config, data, monkeypatch):
     """Two of each image, by the configuration's settings and a generator of the seed and the step."""
     config = config.changed(**VIEWS)
-    search, calls = Search(config, data), calls_of(monkeypatch, halves_module, "random_views")
+    search, calls = Search(config, data), calls_of(monkeypatch, halves_module, "several_views")
     states = []
-    draw = halves_module.random_views
-    monkeypatch.setattr(halves_module, "random_views", lambda *a: states.append(a[4].get_state()) or draw(*a))
+    draw = halves_module.several_views
+    monkeypatch.setattr(halves_module, "several_views", lambda *a: states.append(a[5].get_state()) or draw(*a))
     search.train_step()
-    assert len(calls) == 2
-    for images, views, mean, std, _, size, rows in calls:
-        assert torch.equal(images, data.train[search.batches[0]]) and (rows.start, rows.stop) == (0, len(images))
-        assert views == config.data.views and size == 8
-        assert torch.equal(mean, data.mean) and torch.equal(std, data.std)
-    assert torch.equal(states[0], generator(0, "views", 0, 0).get_state()) and not torch.equal(*states)
+    ((count, images, views, mean, std, _, size, rows),) = calls
+    assert torch.equal(images, data.train[search.batches[0]]) and (rows.start, rows.stop) == (0, len(images))
+    assert count == 2 and views == config.data.views and size == 8
+    assert torch.equal(mean, data.mean) and torch.equal(std, data.std)
+    assert torch.equal(states[0], generator(0, "views", 0, 0).get_state())
 
 
 @pytest.mark.parametrize("flip", [True, False])
@@ -166,11 +165,11 @@ def test_supervised_training_augments_its_images(config, data, monkeypatch, flip
 
 def test_pre_training_sees_two_random_views(config, data, monkeypatch):
     training = Training(config.changed(**VIEWS, **PRE_TRAINING), data, DARTS)
-    calls, seen = calls_of(monkeypatch, train_module, "random_views"), []
+    calls, seen = calls_of(monkeypatch, train_module, "several_views"), []
     original = training.network.forward_train
     training.network.forward_train = lambda x, masks: seen.append(x) or original(x, masks)
     training.train_step()
-    assert [call[1] for call in calls] == [training.config.data.views] * 2
+    assert [(call[0], call[2]) for call in calls] == [(2, training.config.data.views)]
     assert len(seen[0]) == 20 and not torch.equal(seen[0][:10], seen[0][10:])
 
 
@@ -178,9 +177,10 @@ def test_crops_of_training_are_darts_own(config, data, monkeypatch):
     """Scale 0.08 to 1, flip, and each image's colours by (0.4, 0.4, 0.4, 0.2); whatever the views of a search are."""
     settings = {**VIEWS, "train.augment": "crop", "train.shift": 0, "train.cutout": 0}
     training = Training(config.changed(**settings), data, DARTS)
-    calls = calls_of(monkeypatch, train_module, "random_views")
+    calls = calls_of(monkeypatch, train_module, "several_views")
     training.train_step()
-    ((_, views, *_),) = calls
+    ((count, _, views, *_),) = calls
+    assert count == 1
     assert (views.crop_scale, views.flip, views.jitter, views.jitter_p) == ((0.08, 1.0), True, (0.4, 0.4, 0.4, 0.2), 1)
     assert (views.grey_p, views.blur_p, views.shift, views.rotation) == (0, 0, 0, 0)
 

@@ -21,8 +21,10 @@ from sswp_lib.learn.views import (
     move,
     normalise,
     random_views,
+    several_views,
     training_images,
 )
+from sswp_lib.processes import Rows
 
 ZERO, ONE = torch.zeros(3), torch.ones(3)
 PLAIN = {"flip": False, "jitter_p": 0.0, "grey_p": 0.0, "blur_p": 0.0}
@@ -43,6 +45,19 @@ def draw_crops(n: int, size: int, config: Views, g: torch.Generator) -> tuple[to
 @pytest.fixture
 def batch() -> torch.Tensor:
     return torch.randint(0, 256, (24, 3, 16, 16), dtype=torch.uint8, generator=seeded(5))
+
+
+@pytest.mark.parametrize("rows", [None, Rows(10, 34, 50)])
+@pytest.mark.parametrize(
+    "settings", [{}, {"jitter_p": 0.05, "blur_p": 0.04}, PLAIN, {"rotation": 10.0, "shift": 2, "grey_p": 0.5}]
+)
+def test_several_views_are_to_the_bit_those_of_as_many_calls(batch, settings, rows):
+    config, one, other = Views(**settings), seeded(1), seeded(1)
+    expected = [random_views(batch, config, MEAN, STD, one, 12, rows) for _ in range(3)]
+    found = several_views(3, batch, config, MEAN, STD, other, 12, rows)
+    assert all(torch.equal(a, b) and a.stride() == b.stride() for a, b in zip(expected, found, strict=True))
+    assert torch.equal(one.get_state(), other.get_state())
+    assert not torch.equal(found[0], found[1]) and not torch.equal(found[1], found[2])
 
 
 def test_normalise(batch):
