@@ -15,8 +15,8 @@ from sswp_lib.paper import output
 
 # Nothing but sizes and lengths: objectives, pruning, edges, schedules, labels, augmentation and heads are the preset's.
 REDUCED = [
-    "model.init_channels=4", "model.num_cells=3", "model.projection_dim=16", "search.epochs=8",
-    "search.batch_size=256", "search.alpha_every=1", "search.calibration_batches=1", "train.epochs=1",
+    "data.per_class=64", "model.init_channels=4", "model.num_cells=3", "model.projection_dim=16", "search.epochs=8",
+    "search.batch_size=128", "search.alpha_every=1", "search.calibration_batches=1", "train.epochs=1",
     "train.batch_size=16",
 ]  # fmt: skip
 RELAXED = [
@@ -78,7 +78,7 @@ CHOOSING = [(preset, number) for preset in ("cifar", "quick") for number in ("01
 
 @pytest.mark.parametrize("preset, number", WHOLE + CHOOSING)
 def test_notebook_runs_with_every_presets_own_sections(preset, number, own_folder, shared_runs, monkeypatch):
-    monkeypatch.setenv("SSWP_RUNS", str(shared_runs / preset))
+    monkeypatch.setenv("SSWP_RUNS", str(shared_runs))
     data = "digits" if preset != "quick" else None
     parameters = {"preset": preset, "data": data, "seeds": 1, "settings": REDUCED, **ONE_EACH.get(number, {})}
     names = execute(number, monkeypatch, **parameters)
