@@ -111,7 +111,7 @@ def check(source: Path, target: Path, output: Output) -> None:
     done, again = report.read_notebook(target), _again(output)
     problem = report.problem(done)
     if problem:
-        raise InputError(f"{source.stem}: {problem.partition('. ')[0]}; {again}")
+        raise InputError(f"{source.stem}: {problem.partition('. ')[0].rstrip('.')}; {again}")
     given = done["metadata"].get("papermill", {}).get("parameters", {})
     asked, got = _asked(output), [f"{name}={value}" for name, value in given.items()]
     if sorted(got) != sorted(asked):
