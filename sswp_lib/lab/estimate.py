@@ -219,8 +219,8 @@ def _cost(job: Job | Ranking, counted: set) -> float:
     counted.add(key)
     if _there(job) is not None:
         return total
-    if job.before:
-        total += _cost(job.before, counted)
+    if before := job.before:
+        total += _cost(before, counted)
     if job.source is None and job.config.search.method in ONE_SHOT:
         r = job.config.ranking
         return total + RUN + sum(_one_shot_seconds(in_cells(job.config), r.population * r.generations))

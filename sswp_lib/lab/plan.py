@@ -141,10 +141,10 @@ def _expanded(job: Job | Ranking, notebook: str) -> Iterator[Task]:
         search = Job({}, job.search)
         needs.append(runs.asked(job.search).name)
         yield Task(needs[0], "search", search, notebook)
-    if job.before:
-        before = Task(_train_name(job.before), "pre-training", job.before, notebook, tuple(needs))
-        yield before
-        needs.append(before.name)
+    if before := job.before:
+        task = Task(_train_name(before), "pre-training", before, notebook, tuple(needs))
+        yield task
+        needs.append(task.name)
     yield Task(_train_name(job), "training", job, notebook, tuple(needs))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from sswp_lib import __version__
 from sswp_lib.config import InputError, home
-from sswp_lib.lab.reproduce import chosen, notebooks
+from sswp_lib.lab.reproduce import chosen, notebooks, parameters
 from sswp_lib.paper import setups, studies
 from sswp_lib.paper.output import Output
 from sswp_lib.paper.studies import Job
@@ -42,21 +42,22 @@ def publish(preset: str, only: list[str] | None = None, data: str | None = None,
     """
     config, output = load_config(preset, data), Output.of(preset, data)
     target, commit = folder_for(output, folder), committed()
+    asked = parameters(preset, data if output.changes else None, None)
     needed = chosen(only)
     for path in notebooks():
         if path in needed or (output.folder / path.name).exists():
-            check(path, output.folder / path.name, output)
+            check(path, output.folder / path.name, asked)
     found, missing = report.used_runs(output)
     if missing:
         raise InputError(
-            f"the records of {', '.join(missing)} are not in the run store or cannot be read; {_again(output)}"
+            f"the records of {', '.join(missing)} are not in the run store or cannot be read; {_again(asked)}"
         )
     for record in found:
-        check_record(record, output)
+        check_record(record, asked)
     report.build(output, commit)
     content = contents(output.folder, found, studies.searches(config, setups.number_of_seeds(preset)))
-    for name, data in content.items():
-        files.write(target / name, data)
+    for name, written in content.items():
+        files.write(target / name, written)
     remove_others(target, {target / name for name in (*content, KEPT)})
     return target
 
@@ -86,13 +87,8 @@ def restore(preset: str) -> tuple[int, int, int]:
     return *archive.unpack(path), archive.unpack_weights(weights) if weights.is_file() else 0
 
 
-def _again(output: Output) -> str:
-    return f"run {' '.join(['sswp reproduce', *('--' + said.replace('=', ' ') for said in _asked(output))])} first"
-
-
-def _asked(output: Output) -> list[str]:
-    """Return what is asked for: "preset=night", "data=cifar10"."""
-    return [f"preset={output.preset}", *output.changes]
+def _again(asked: dict[str, str]) -> str:
+    return f"run sswp reproduce {' '.join(f'--{name} {value}' for name, value in asked.items())} first"
 
 
 def committed() -> str:
@@ -106,18 +102,16 @@ def committed() -> str:
     return commit
 
 
-def check(source: Path, target: Path, output: Output) -> None:
-    """Refuse a notebook that was not executed, whole, as it is now, with what was asked for and no other parameter."""
-    done, again = report.read_notebook(target), _again(output)
+def check(source: Path, target: Path, asked: dict[str, str]) -> None:
+    """Refuse a notebook that was not executed, whole, as it is now, with the parameters `asked` and no others."""
+    done, again = report.read_notebook(target), _again(asked)
     problem = report.problem(done)
     if problem:
         raise InputError(f"{source.stem}: {problem.partition('. ')[0].rstrip('.')}; {again}")
     given = done["metadata"].get("papermill", {}).get("parameters", {})
-    asked, got = _asked(output), [f"{name}={value}" for name, value in given.items()]
-    if sorted(got) != sorted(asked):
-        raise InputError(
-            f"{source.stem} was executed with {', '.join(got) or 'nothing'} given; expected {', '.join(asked)} alone"
-        )
+    if given != asked:
+        got, wanted = (", ".join(f"{name}={value}" for name, value in own.items()) for own in (given, asked))
+        raise InputError(f"{source.stem} was executed with {got or 'nothing'} given; expected {wanted} alone")
     if code(done) != code(report.read_notebook(source)):
         raise InputError(f"{source.stem} has changed since it was executed; {again}")
 
@@ -131,13 +125,13 @@ def code(notebook: dict[str, Any]) -> list[str]:
     ]
 
 
-def check_record(record: Record, output: Output) -> None:
+def check_record(record: Record, asked: dict[str, str]) -> None:
     """Refuse a record that this release would not make, or not under this name."""
     made = (record.provenance.get("version"), record.format)
     if made != (__version__, FORMAT):
         raise InputError(
             f"{record.name} was made by sswp {made[0]}, format {made[1]}; expected {__version__}, format {FORMAT}: "
-            f"remove its folder in the run store, and {_again(output)}"
+            f"remove its folder in the run store, and {_again(asked)}"
         )
 
 

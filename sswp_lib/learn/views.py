@@ -142,7 +142,7 @@ def several_views(
     together = Drawn.of_all(drawn, len(rows))
     *shares, flipped, angle = together.crops
     whole = torch.tensor(float(images.shape[-1]))
-    x = images.float().div_(255).repeat(count, 1, 1, 1)
+    x = images.repeat(count, 1, 1, 1).float().div_(255)
     x = crop(x, boxes(*shares, whole, whole), flipped, angle, size)
     return list(_standardise(changed(x, together), mean, std).split(len(rows)))
 

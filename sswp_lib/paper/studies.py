@@ -74,8 +74,8 @@ class Job:
         """What its run has in common with no other, known before anything is done: its own settings, what is trained
         and the pre-training before it.
         """
-        own = sections(self.config, "search" if self.source is None else "train")
-        return [self.config.part(*own), repr(self.source), self.before and self.before.identity]
+        own, before = sections(self.config, "search" if self.source is None else "train"), self.before
+        return [self.config.part(*own), repr(self.source), before and before.identity]
 
     def trained(self, found: Record | None) -> Record | Genotype | Choices:
         """Return what is trained, of which `found` is the search's record, where it needs one."""

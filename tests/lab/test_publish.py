@@ -20,6 +20,8 @@ from sswp_lib.paper.output import Output
 from sswp_lib.runs import archive, records, runs
 from sswp_lib.show import report
 
+QUICK = Output("quick")
+
 
 def git(folder: Path, *words: str) -> str:
     own = ["-c", "user.name=a", "-c", "user.email=a@b.example", "-c", "commit.gpgsign=false"]
@@ -35,14 +37,11 @@ def write(path: Path, source: str, **metadata) -> None:
 
 
 def executed(
-    source: str = "x = 1", parameters: dict | None = None, end: str | None = "2026-01-02T03:04:05", where="quick"
-) -> None:
+    source: str = "x = 1", parameters: dict | None = None, end: str | None = "2026-01-02T03:04:05",
+    where: Output = QUICK,
+) -> None:  # fmt: skip
     given = {"preset": "quick"} if parameters is None else parameters
-    write(
-        output.home() / "figures" / "own" / where / "01_a.ipynb",
-        source,
-        papermill={"parameters": given, "end_time": end},
-    )
+    write(where.folder / "01_a.ipynb", source, papermill={"parameters": given, "end_time": end})
 
 
 def made(**changes) -> records.Record:
@@ -197,8 +196,8 @@ def test_some_of_the_notebooks_are_published_and_of_the_rest_is_said_that_it_is_
 
 def test_results_on_other_data_have_a_folder_of_their_own(project, call):
     """They never replace the preset's, and are what was asked for."""
-    where = Output("night", ("data=cifar10",)).name
-    shutil.copytree(Output("quick").folder, project / "figures" / "own" / where)
+    where = Output("night", ("data=cifar10",))
+    shutil.copytree(Output("quick").folder, where.folder, dirs_exist_ok=True)
     asked = ("publish", "--preset", "night", "--data", "cifar10")
     status, _, err = call(*asked)
     assert status != 0 and "night with data=cifar10 are not the preset's own; name their folder" in err

@@ -135,15 +135,21 @@ def test_a_search_sees_random_views_of_its_images(config, data, monkeypatch):
     """Two of each image, by the configuration's settings and a generator of the seed and the step."""
     config = config.changed(**VIEWS)
     search, calls = Search(config, data), calls_of(monkeypatch, halves_module, "several_views")
-    states = []
+    states, found = [], []
     draw = halves_module.several_views
-    monkeypatch.setattr(halves_module, "several_views", lambda *a: states.append(a[5].get_state()) or draw(*a))
+
+    def spy(*a):
+        states.append(a[5].get_state())
+        found.extend(draw(*a))
+        return found
+
+    monkeypatch.setattr(halves_module, "several_views", spy)
     search.train_step()
     ((count, images, views, mean, std, _, size, rows),) = calls
     assert torch.equal(images, data.train[search.batches[0]]) and (rows.start, rows.stop) == (0, len(images))
     assert count == 2 and views == config.data.views and size == 8
     assert torch.equal(mean, data.mean) and torch.equal(std, data.std)
-    assert torch.equal(states[0], generator(0, "views", 0, 0).get_state())
+    assert torch.equal(states[0], generator(0, "views", 0, 0).get_state()) and not torch.equal(*found)
 
 
 @pytest.mark.parametrize("flip", [True, False])
