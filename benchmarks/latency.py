@@ -6,22 +6,23 @@ RUN is a finished training. Its architecture and both networks made by hand are 
 run's images and labels, for as many steps, each by the learning rate that is best for it on held-out training images
 (`train.validation`; a fifth where the run has none), and tested once. On images of 32 pixels and less both have a first
 convolution of stride 1, and ResNet-18 no pool after it, as is usual there. Timed as `sswp export` times them: as torch
-programs and in ONNX Runtime, one image at a time, on one core, the median.
+programs and in ONNX Runtime, one image at a time, on one core, the median; by turns, after all training.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import sys
 from dataclasses import dataclass
+from statistics import median
 
-import torch
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v3_small, resnet18
 
 from sswp_lib.config import Config
 from sswp_lib.lab.export import content_of, milliseconds, traced
-from sswp_lib.lab.portable import FORMATS, Description, Preprocessing, opened
+from sswp_lib.lab.portable import FORMATS, Description, Portable, Preprocessing, opened
 from sswp_lib.learn.data import ImageData, load
 from sswp_lib.learn.measure import multiply_adds, parameters
 from sswp_lib.learn.train import Training
@@ -30,6 +31,7 @@ from sswp_lib.space import Choices, Genotype
 
 SMALL = 32  # pixels a side up to which a first convolution of stride 1 is usual
 RATES = (0.01, 0.03, 0.1)
+ROUNDS = 3
 FOUND = "found by search"
 
 
@@ -92,21 +94,52 @@ class Row:
     test: float
 
 
-def measured(name: str, trainings: dict[float, Training]) -> Row:
-    """Train at each rate, and measure what is best on held-out images."""
+@dataclass(frozen=True)
+class Best:
+    """A network as it was trained at the rate that is best for it on held-out images, and what became of it."""
+
+    name: str
+    network: nn.Module
+    image_size: int
+    lr: float
+    result: dict
+
+
+def best(name: str, trainings: dict[float, Training]) -> Best:
+    """Train at each rate, and keep what is best on held-out images."""
     found = {}
     for lr, training in trainings.items():
         for _ in training.advance():
             pass
         found[lr] = training.finish()[0]
+        print(f"{name}, rate {lr:g}: {accuracy(found[lr], 'validation'):.2f} % of held-out images", file=sys.stderr)
     lr = max(found, key=lambda lr: accuracy(found[lr], "validation"))
-    network, size = trainings[lr].network.cpu().eval().requires_grad_(False), trainings[lr].config.data.image_size
-    sized, program = (parameters(network), multiply_adds(network, size)), traced(network, size)
+    network = trainings[lr].network.cpu().eval().requires_grad_(False)
+    return Best(name, network, trainings[lr].config.data.image_size, lr, found[lr])
+
+
+def measured(trained: list[Best]) -> list[Row]:
+    """Time what was trained, by turns, and return a row for each."""
+    ready = {one.name: programs(one) for one in trained}
+    times: dict[str, list[list[float]]] = {name: [] for name in ready}
+    for name, own in [*ready.items()] * ROUNDS:
+        times[name].append([milliseconds(each) for each in own])
+    return [
+        Row(
+            one.name, parameters(one.network), multiply_adds(one.network, one.image_size),
+            *(median(each) for each in zip(*times[one.name], strict=True)),
+            one.lr, accuracy(one.result, "validation"), accuracy(one.result, "test"),
+        )
+        for one in trained
+    ]  # fmt: skip
+
+
+def programs(one: Best) -> list[Portable]:
+    """Return a network as `sswp export` writes it, opened as each kind of file."""
+    program, size = traced(one.network, one.image_size), one.image_size
     images = Preprocessing(resize=size, crop=size, mean=(0, 0, 0), std=(1, 1, 1))
-    about = Description(output="scores", classes=None, preprocessing=images, architecture={}, run=name, made={})
-    with torch.no_grad():
-        times = [milliseconds(opened(content_of(program, about, kind), kind, threads=1)) for kind in FORMATS]
-    return Row(name, *sized, *times, lr, accuracy(found[lr], "validation"), accuracy(found[lr], "test"))
+    about = Description(output="scores", classes=None, preprocessing=images, architecture={}, run=one.name, made={})
+    return [opened(content_of(program, about, kind), kind, threads=1) for kind in FORMATS]
 
 
 def accuracy(result: dict, part: str) -> float:
@@ -126,9 +159,11 @@ def rows(config: Config, architecture: Genotype | Choices, rates: tuple[float, .
     sides = {FOUND: lambda own: Training(own, data, architecture)}
     for name, make in BY_HAND.items():
         sides[name] = functools.partial(lambda make, own: TrainingOf(make, own, data), make)
-    return [
-        measured(name, {lr: side(config.changed(**{"train.lr": lr})) for lr in rates}) for name, side in sides.items()
+    trained = [
+        best(name, {lr: side(config.changed(**{"train.lr": lr})) for lr in rates}) for name, side in sides.items()
     ]
+    print("trained; now they are timed", file=sys.stderr, flush=True)
+    return measured(trained)
 
 
 def table(found: list[Row]) -> str:

@@ -72,8 +72,8 @@ def _tour(own: dict[str, Any]) -> list[Job]:
 
 def _few_labels(own: dict[str, Any]) -> list[Job]:
     config, few, n, _ = _setup(own, "few_labels")
-    rates = own["learning_rates"] or studies.FEW_LABEL_RATES
     affords = beyond.extent(own["preset"])
+    rates = own["learning_rates"] or affords.few_rates
     return [
         *studies.searches(config, n), *beyond.again(config, min(affords.again, n)),
         *beyond.planted(config, min(affords.planted, n)),
@@ -103,22 +103,23 @@ def _pruning(own: dict[str, Any]) -> list[Job]:
 def _fractions(own: dict[str, Any]) -> list[Job]:
     config, study, n, _ = _setup(own, "fractions")
     few = _setup(own, "few_labels").study
-    rates, shares = own["learning_rates"] or studies.LEARNING_RATES, own["fractions"] or studies.FRACTIONS
+    affords = beyond.extent(own["preset"])
+    rates, shares = own["learning_rates"] or affords.rates, own["fractions"] or affords.fractions
+    few_rates = own["learning_rates"] or affords.few_rates
     at_ten = studies.rates_at(config, study, 0.1, n, rates, studies.STARTS)
-    staged = beyond.extent(own["preset"]).stages
     best = _chosen(own, at_ten, tables.best_lr, dict.fromkeys(studies.STARTS, 0.1))
     return [
         *at_ten, *(studies.fractions_at(config, study, best, shares, n) if best else []),
-        *studies.recipes(config, few, n, inits=("random", "simclr", "concomitant")), *_map(own),
-        *(beyond.stages(beyond.of_length(config, staged), study, n, 0.1, rates) if staged else []),
+        *studies.recipes(config, few, n, few_rates, ("random", "simclr", "concomitant")), *_map(own),
+        *(beyond.stages(beyond.of_length(config, affords.stages), study, n, 0.1, rates) if affords.stages else []),
     ]  # fmt: skip
 
 
 def _map(own: dict[str, Any]) -> list[Job]:
     jobs: list[Job] = []
-    rates = own["learning_rates"] or studies.FEW_LABEL_RATES
     for place, (config, few, n, _) in enumerate(_both(own, "few_labels")):
         affords = beyond.Extent() if place else beyond.extent(own["preset"])
+        rates = own["learning_rates"] or affords.few_rates
         first = beyond.choices(config, few, n, affords.labels, affords.choosing, rates)
         epochs = beyond.lengths(config, affords.lengths)
         anything = {(k, i): (next(iter(studies.AUGMENTED)), 0.05) for k in affords.labels for i in beyond.STARTS}
@@ -129,7 +130,8 @@ def _map(own: dict[str, Any]) -> list[Job]:
 
 def _rates(own: dict[str, Any]) -> list[Job]:
     config, study, n, _ = _setup(own, "fractions")
-    return studies.rates_at(config, study, own["fraction"] or 0.5, n, own["learning_rates"] or studies.LEARNING_RATES)
+    rates = own["learning_rates"] or beyond.extent(own["preset"]).rates
+    return studies.rates_at(config, study, own["fraction"] or 0.5, n, rates)
 
 
 def _further(own: dict[str, Any]) -> list[Job]:

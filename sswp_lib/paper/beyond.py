@@ -17,7 +17,16 @@ from sswp_lib.learn.data import number_of_classes
 from sswp_lib.paper import tables
 from sswp_lib.paper.claims import CLAIMS
 from sswp_lib.paper.effects import Effect, nested
-from sswp_lib.paper.studies import AUGMENTED, FEW_LABEL_RATES, LEARNING_RATES, TIMES, Job, fine_tuning, searches
+from sswp_lib.paper.studies import (
+    AUGMENTED,
+    FEW_LABEL_RATES,
+    FRACTIONS,
+    LEARNING_RATES,
+    TIMES,
+    Job,
+    fine_tuning,
+    searches,
+)
 from sswp_lib.runs import records
 from sswp_lib.runs.runs import started_from
 from sswp_lib.space import CANDIDATES
@@ -34,6 +43,8 @@ class Extent:
     """How much of these comparisons a preset affords; ours.
 
     Args:
+        rates, few_rates: learning rates that a start chooses from: on a fraction of the labels, and on a few.
+        fractions: of Figure 5. footprints: searches whose memory is measured.
         labels: of the map, of a class. lengths: of its searches, as shares of the preset's.
         choosing: searches whose fine-tunings choose a start's recipe there; the others follow.
         planted, again: searches with planted operations; searches whose alpha is learnt once more.
@@ -42,6 +53,10 @@ class Extent:
             for none.
     """
 
+    rates: tuple[float, ...] = LEARNING_RATES
+    few_rates: tuple[float, ...] = FEW_LABEL_RATES
+    fractions: tuple[float, ...] = FRACTIONS
+    footprints: int = 12
     labels: tuple[int, ...] = (1, 2, 5, 10, 50)
     lengths: tuple[float, ...] = (1 / 4, 1)
     choosing: int = 2
@@ -53,7 +68,18 @@ class Extent:
 
 
 EXTENTS = {
-    "smoke": Extent(labels=(2,), lengths=(1,), choosing=1, again=1),
+    "smoke": Extent(
+        rates=(0.025, 0.1),
+        few_rates=(0.03, 0.1),
+        fractions=(0.1, 0.5),
+        footprints=4,
+        labels=(2,),
+        lengths=(1,),
+        choosing=1,
+        again=1,
+        epochs=(1 / 2, 1),
+        batches=(1, 2),
+    ),
     "quick": Extent(labels=(1, 10), stages=0.0),
     "night": Extent(
         lengths=(1 / 8, 1 / 4, 1 / 2, 1),
