@@ -17,6 +17,7 @@ from sswp_lib.space import Genotype, MixedNet
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import latency
+import messages
 import mixture
 import ranking
 import relaxed
@@ -218,3 +219,10 @@ def test_all_sides_train_on_the_same_images_for_as_many_steps():
     own, given = Training(config, data, genotype), latency.TrainingOf(latency.mobilenet, config, data)
     assert torch.equal(own.train_index, given.train_index) and len(own.validation_index)
     assert (own.num_steps, own.num_epochs) == (given.num_steps, 2) and type(given.network) is latency.Known
+
+
+def test_messages_are_told_apart_and_are_a_part_of_the_step():
+    words = "--channels 2 --cells 2 --batch 8 --pixels 8 --steps 2".split()
+    for name, took in messages.run(2, words).items():
+        assert took["step"] > took["gradients"] + took["others"] and min(took.values()) > 0, name
+    assert all(set(took) == {"step"} for took in messages.run(1, words).values())
