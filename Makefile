@@ -15,7 +15,7 @@ reference: setup
 
 # Two processes of one thread each: networks as small as the tests' gain nothing from a second one.
 test: setup chromium
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Opens copies of the notebooks, once made never overwritten: what JupyterLab saves is yours, and nothing tracked changes.
 lab: setup

@@ -257,7 +257,6 @@ class _Gathered(torch.autograd.Function):
         return added(grad).split(ctx.sizes)[rank()], None
 
 
-@torch.compiler.disable  # messages between processes are not compiled
 def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """Normalise x (n, C, ...) by the mean and variance of each channel over all processes' rows: torch's synchronised
     BatchNorm on CUDA; on the CPU, where torch has none, our own.
@@ -275,6 +274,13 @@ def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     x = x.contiguous(memory_format=layout or torch.contiguous_format)
     y = SyncBatchNorm.apply(x, weight, bias, mean, var, eps, 1.0, dist.group.WORLD, count())
     return y, mean, var
+
+
+@lru_cache(maxsize=1)
+def keep_from_compiler() -> None:
+    """Messages between processes are not compiled. Said where something is, for the compiler takes seconds to load."""
+    global batch_norm
+    batch_norm = torch.compiler.disable(batch_norm)
 
 
 class _BatchNorm(torch.autograd.Function):

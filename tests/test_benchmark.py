@@ -222,7 +222,7 @@ def test_all_sides_train_on_the_same_images_for_as_many_steps():
 
 
 def test_messages_are_told_apart_and_are_a_part_of_the_step():
-    words = "--channels 2 --cells 2 --batch 8 --pixels 8 --steps 2".split()
+    words = ["--channels", "2", "--cells", "2", "--batch", "8", "--pixels", "8", "--steps", "2"]
     for name, took in messages.run(2, words).items():
         assert took["step"] > took["gradients"] + took["others"] and min(took.values()) > 0, name
     assert all(set(took) == {"step"} for took in messages.run(1, words).values())

@@ -224,6 +224,7 @@ def placed(model: M, config: Config, device: torch.device | str) -> M:
     model = model.to(device, memory_format=torch.channels_last)
     if config.model.compiled:
         _check_compiler(str(device))
+        processes.keep_from_compiler()
         torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = MOST_COMPILED
         for operations in model.modules():
             if isinstance(operations, nn.ModuleDict):

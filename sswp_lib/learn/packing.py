@@ -31,6 +31,7 @@ from sswp_lib.learn.packed import INDEX, Damaged, Opened, Packed, open_file, res
 VERSION = 1  # of what this module makes of an image; part of the names of its files
 SIGN = 100  # images between two signs of life at most
 TASK = 8  # images that a thread decodes at a time; ours
+FLUSHED = 2**26  # bytes, at least, that are given to the disk at a time; ours
 GRID = 64  # squared: pixels, at most about, of the grid that mean and deviation are computed from; ours
 BROKEN = 0.01  # share of the images that are left out where they cannot be read; with more the set is refused; ours
 NAMED = 5  # files that are named with their reason
@@ -109,9 +110,10 @@ def _make(
     folder: Path, files: Sequence[str], path: Path, expected: dict[str, Any], progress: Progress
 ) -> None:  # fmt: skip
     """Write the file beside and rename it."""
-    part, index, skipped, offset = path.with_suffix(".part"), [], [], 0
+    part, index, skipped, offset, given = path.with_suffix(".part"), [], [], 0, 0
     try:
-        with part.open("wb") as file:
+        with part.open("wb") as file, ThreadPoolExecutor(1) as disk:
+            flushed = disk.submit(lambda: None)
             for i, image in enumerate(_photographs(folder, files, expected["side"])):
                 if i % SIGN == 0 or i + 1 == len(files):
                     progress(f"decoding image {i + 1} of {len(files)}")
@@ -122,10 +124,14 @@ def _make(
                 file.write(image)
                 index.append((offset, *image.shape[:2], *_sums(image)))
                 offset += image.nbytes
+                if offset - given >= FLUSHED and flushed.done():  # the disk works while the next are decoded
+                    flushed.result()  # an error is told once
+                    flushed, given = disk.submit(os.fsync, file.fileno()), offset
             if len(skipped) > BROKEN * len(files):
                 refuse([f"{str(folder / files[i])!r} ({why})" for i, why in skipped])
             write_end(file, offset, np.array(index, INDEX), {**expected, "skipped": skipped})
             file.flush()
+            flushed.result()
             os.fsync(file.fileno())  # before the name says that it is whole
         os.replace(part, path)
     finally:
@@ -145,8 +151,8 @@ def _refuse_without_room(folder: Path, needed: int) -> None:
 def _sums(image: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
     """Return how many pixels a grid over an image has, and each channel's sum of their values and of the squares."""
     step = -(-math.isqrt(image.shape[0] * image.shape[1]) // GRID)
-    grid = image[::step, ::step].reshape(-1, 3).astype(np.int64)
-    return len(grid), grid.sum(axis=0), np.square(grid).sum(axis=0)
+    grid = image[::step, ::step].transpose(2, 0, 1).reshape(3, -1).astype(np.int64)  # along rows sums are quick
+    return grid.shape[1], grid.sum(axis=1), np.square(grid).sum(axis=1)
 
 
 def _photographs(folder: Path, files: Sequence[str], side: int) -> Iterator[np.ndarray | str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -70,3 +72,15 @@ def test_where_there_is_no_compiler_it_is_said_in_one_line(config, data, monkeyp
         Search(config.changed(**{"model.compiled": True}), data)
     assert "\n" not in str(caught.value)
     loop._check_compiler.cache_clear()
+
+
+def test_whoever_computes_nothing_does_not_wait_for_the_compiler():
+    """It takes as long to load as torch does; torch's own optimisers load it, but reading and drawing need none."""
+    script = """
+import sys
+from sswp_lib import cli, config, learn, runs, paper, show, lab
+from sswp_lib.learn.search import Search
+from sswp_lib.show import comparisons, plots, widgets
+print([name for name in sys.modules if name == "torch._dynamo"])
+"""
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "[]\n"

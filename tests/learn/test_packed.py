@@ -365,6 +365,23 @@ def test_a_full_disk_is_said_and_nothing_is_left_or_harmed(photographs, monkeypa
     assert len(load(photographs).train) == 5
 
 
+def test_what_the_disk_says_of_an_earlier_part_is_not_lost(photographs, monkeypatch):
+    """It says so once: of a later part it may say that all is well."""
+    said, fsync = [errno.EIO], packing.os.fsync
+
+    def once(file: int) -> None:
+        if said:
+            raise OSError(said.pop(), "Input/output error")
+        fsync(file)
+
+    monkeypatch.setattr(packing, "FLUSHED", 1)
+    monkeypatch.setattr(packing.os, "fsync", once)
+    with pytest.raises(InputError, match="Input/output error"):
+        load(photographs)
+    assert [p.suffix for p in cache(photographs).iterdir()] == [".lock"]
+    assert len(load(photographs).train) == 5
+
+
 def test_a_file_that_may_not_be_read_is_named(photographs, monkeypatch):
     load(photographs)
     refused = lambda *args: (_ for _ in ()).throw(PermissionError(errno.EACCES, "Permission denied"))  # noqa: E731
