@@ -16,7 +16,7 @@ import json
 import mmap
 import struct
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -172,11 +172,16 @@ class Packed:
         self.read_ahead()
         return self.crops(torch.stack([left, top, edge, edge], dim=1), size)
 
-    def crops(self, box: Tensor, size: int, flipped: Tensor | None = None) -> Tensor:
+    def crops(
+        self, box: Tensor, size: int, flipped: Tensor | None = None,
+        then: Callable[[int, np.ndarray], None] | None = None,
+    ) -> Tensor:  # fmt: skip
         """Return a crop of each image, resized to (size, size): uint8 (N, 3, size, size), channels last in memory.
 
         Args:
             box: (N, 4) left, top, width, height in whole pixels of the image. flipped: (N,) bool. Both on the CPU.
+            then: on the CPU called with the place and the pixels (size, size, 3) of each, by the thread that made them.
+                It must leave torch's own threads alone, which would go on waiting for more where others compute.
         """
         near, far = self.pixels.device, self.device
         out = torch.empty(
@@ -192,7 +197,14 @@ class Packed:
         rows = (self.index[name].tolist() for name in ("offset", "height", "width"))
         asked = [*zip(*rows, box.long().tolist(), mirrored, strict=True)]
         threads = torch.get_num_threads() if near.type == "cpu" else 1
-        work = lambda start: [self._crop(*asked[i], out[i : i + 1]) for i in range(start, len(self), threads)]  # noqa: E731
+        made = out.permute(0, 2, 3, 1).numpy() if then else None
+
+        def work(start: int) -> None:
+            for i in range(start, len(self), threads):
+                self._crop(*asked[i], out[i : i + 1])
+                if then:
+                    then(i, made[i])
+
         if threads > 1 < len(self):
             with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(work, range(threads)))
@@ -205,7 +217,10 @@ class Packed:
         left, top, across, down = box
         image = self.pixels[start : start + 3 * height * width].view(height, width, 3)
         resample(image[top : top + down, left : left + across].permute(2, 0, 1)[None], out)
-        if mirrored:
+        if mirrored and out.device.type == "cpu":
+            pixels = out[0].permute(1, 2, 0).numpy().view("V3")  # whole pixels, and none of torch's threads
+            pixels[:] = pixels[:, ::-1].copy()
+        elif mirrored:
             out.copy_(out.flip(3))
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -152,15 +153,38 @@ def _of_photographs(images: Packed, drawn: Drawn, mean: Tensor, std: Tensor, siz
     in its cache, which is several times as fast.
     """
     images.read_ahead()
+    on_cpu = images.device.type == "cpu"
     out = _empty((len(images), size, size, 3), images.device).permute(0, 3, 1, 2)
-    few = PART * torch.get_num_threads() if images.device.type == "cpu" else len(images)
+    few = PART * torch.get_num_threads() if on_cpu else len(images)
+    row = mean.repeat(size), 1 / std.repeat(size)  # whole rows: three values each would be slow
     for start in range(0, len(images), few):
         some, own, x = images[start : start + few], drawn.rows(start, start + few), out[start : start + few]
         *shares, flipped, _ = own.crops
-        x.copy_(some.crops(fitting_boxes(*shares, *some.shapes), size, flipped)).mul_(1 / 255)
-        rows = x.copy_(changed(x, own)).permute(0, 2, 3, 1).flatten(2)  # whole rows: three values each would be slow
-        rows.sub_(mean.repeat(size)).mul_(1 / std.repeat(size))
+        rows, box, done = x.permute(0, 2, 3, 1).flatten(2), fitting_boxes(*shares, *some.shapes), False
+        if on_cpu:
+            done = not own.moves and not any(len(chosen) for chosen, *_ in (own.jitter, own.grey, own.blur))
+            some.crops(box, size, flipped, _to_floats(rows, row if done else None))
+        else:
+            x.copy_(some.crops(box, size, flipped)).mul_(1 / 255)
+        if not done:
+            x.copy_(changed(x, own))
+            rows.sub_(row[0]).mul_(row[1])
     return out
+
+
+def _to_floats(rows: Tensor, standard: tuple[Tensor, Tensor] | None) -> Callable[[int, np.ndarray], None]:
+    """Return what makes floats in `rows` (N, S, 3 S) of the pixels of an image, by NumPy, which has no threads: in 0-1;
+    standardised, where mean and inverse deviation of a row are given.
+    """
+    into, values = rows.numpy(), [value.numpy() for value in standard or ()]
+
+    def converted(i: int, pixels: np.ndarray) -> None:
+        floats = np.multiply(pixels.reshape(into[i].shape), np.float32(1 / 255), out=into[i])
+        if values:
+            np.subtract(floats, values[0], out=floats)
+            np.multiply(floats, values[1], out=floats)
+
+    return converted
 
 
 def _empty(shape: tuple[int, ...], device: torch.device) -> Tensor:

@@ -20,7 +20,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
 from sswp_lib.config import Data, InputError, Views
-from sswp_lib.learn import data, packed, packing
+from sswp_lib.learn import data, packed, packing, views
 from sswp_lib.learn.data import generator, load, shown, take
 from sswp_lib.learn.packed import Packed, resample
 from sswp_lib.learn.views import TRIES, changed, draw, fitting_boxes, normalise, random_views, training_images
@@ -510,3 +510,17 @@ def test_boxes_are_distributed_as_torchvisions(shape, scale):
         assert (ours.quantile(at) - beside.quantile(at)).abs().max() <= max(0.05 * side, 1), name
     middle = (wide == width) & (top == (height - high).div(2).floor()) if height > width else torch.zeros(1)
     assert height < 300 or middle.float().mean() > 0.3
+
+
+def test_the_threads_that_crop_standardise_as_torch_does(photographs, monkeypatch):
+    """To the bit, flipped or not; torch's own threads would go on waiting for work on the processors that these use."""
+    loaded, config = load(photographs), Views(jitter_p=0.0, grey_p=0.0, blur_p=0.0)
+    images, n = loaded.train, len(loaded.train)
+    found = random_views(images, config, loaded.mean, loaded.std, generator(0, "views"), 224)
+    *shares, flipped, _ = draw(n, config, generator(0, "views"), TRIES).crops
+    pixels = images.crops(fitting_boxes(*shares, *images.shapes), 224).float().mul_(1 / 255)
+    mean, inverse = loaded.mean.view(1, 3, 1, 1), (1 / loaded.std).view(1, 3, 1, 1)
+    expected = torch.where(flipped.view(-1, 1, 1, 1), pixels.flip(3), pixels).sub_(mean).mul_(inverse)
+    assert 0 < flipped.sum() < n and torch.equal(found, expected)
+    monkeypatch.setattr(views, "changed", lambda *given: pytest.fail("nothing is to be changed"))
+    assert torch.equal(random_views(images, config, loaded.mean, loaded.std, generator(0, "views"), 224), expected)
