@@ -197,10 +197,10 @@ class Packed:
         rows = (self.index[name].tolist() for name in ("offset", "height", "width"))
         asked = [*zip(*rows, box.long().tolist(), mirrored, strict=True)]
         threads = torch.get_num_threads() if near.type == "cpu" else 1
-        made = out.permute(0, 2, 3, 1).numpy() if then else None
+        made, next_ones = out.permute(0, 2, 3, 1).numpy() if then else None, iter(range(len(self)))
 
-        def work(start: int) -> None:
-            for i in range(start, len(self), threads):
+        def work(_: int) -> None:
+            for i in next_ones:  # whoever is done takes the next: crops are of very different sizes
                 self._crop(*asked[i], out[i : i + 1])
                 if then:
                     then(i, made[i])

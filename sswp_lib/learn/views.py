@@ -149,24 +149,24 @@ def several_views(
 
 
 def _of_photographs(images: Packed, drawn: Drawn, mean: Tensor, std: Tensor, size: int) -> Tensor:
-    """Return the views of photographs, each cropped by the shape of its own: on the CPU so few at once that they stay
-    in its cache, which is several times as fast.
+    """Return the views of photographs, each cropped by the shape of its own. On the CPU colours are changed of so few
+    at once that they stay in its cache, which is several times as fast; where none are, the threads that crop do it all.
     """
     images.read_ahead()
     on_cpu = images.device.type == "cpu"
+    plain = not drawn.moves and not any(len(chosen) for chosen, *_ in (drawn.jitter, drawn.grey, drawn.blur))
     out = _empty((len(images), size, size, 3), images.device).permute(0, 3, 1, 2)
-    few = PART * torch.get_num_threads() if on_cpu else len(images)
+    few = PART * torch.get_num_threads() if on_cpu and not plain else len(images)
     row = mean.repeat(size), 1 / std.repeat(size)  # whole rows: three values each would be slow
     for start in range(0, len(images), few):
         some, own, x = images[start : start + few], drawn.rows(start, start + few), out[start : start + few]
         *shares, flipped, _ = own.crops
-        rows, box, done = x.permute(0, 2, 3, 1).flatten(2), fitting_boxes(*shares, *some.shapes), False
+        rows, box = x.permute(0, 2, 3, 1).flatten(2), fitting_boxes(*shares, *some.shapes)
         if on_cpu:
-            done = not own.moves and not any(len(chosen) for chosen, *_ in (own.jitter, own.grey, own.blur))
-            some.crops(box, size, flipped, _to_floats(rows, row if done else None))
+            some.crops(box, size, flipped, _to_floats(rows, row if plain else None))
         else:
             x.copy_(some.crops(box, size, flipped)).mul_(1 / 255)
-        if not done:
+        if not (on_cpu and plain):
             x.copy_(changed(x, own))
             rows.sub_(row[0]).mul_(row[1])
     return out
