@@ -150,7 +150,7 @@ def several_views(
 
 def _of_photographs(images: Packed, drawn: Drawn, mean: Tensor, std: Tensor, size: int) -> Tensor:
     """Return the views of photographs, each cropped by the shape of its own. On the CPU colours are changed of so few
-    at once that they stay in its cache, which is several times as fast; where none are, the threads that crop do it all.
+    at once that they stay in its cache, which is several times as fast; where none are, whoever crops does it all.
     """
     images.read_ahead()
     on_cpu = images.device.type == "cpu"
