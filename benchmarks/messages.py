@@ -19,7 +19,6 @@ import sys
 import time
 from collections import defaultdict
 
-import torch
 import torch.distributed as dist
 
 from sswp_lib import processes
@@ -29,6 +28,7 @@ from sswp_lib.presets import load_config
 
 MESSAGES = ("all_reduce", "all_gather", "broadcast")
 ROUNDS = 3
+SIZES = {"channels": 16, "cells": 8, "batch": 64, "pixels": 32, "steps": 10}
 
 
 class Clock:
@@ -64,7 +64,6 @@ class Clock:
 
 def part(given: argparse.Namespace) -> None:
     """Do the steps as one of the processes; the first prints what they took."""
-    torch.set_num_threads(1)
     sizes = {"model.init_channels": given.channels, "model.num_cells": given.cells, "search.batch_size": given.batch}
     config, clock, found = load_config("quick", settings=sizes | {"data.image_size": given.pixels}), Clock(), {}
     with processes.together("cpu"):
@@ -95,18 +94,14 @@ def run(count: int, words: list[str]) -> dict[str, dict[str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, nargs="+", default=(1, 2))
-    for name, usual in {"channels": 16, "cells": 8, "batch": 64, "pixels": 32, "steps": 10}.items():
+    for name, usual in SIZES.items():
         parser.add_argument(f"--{name}", type=int, default=usual)
     parser.add_argument("--part", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.part:
         part(given)
         return
-    words = [
-        w
-        for name in ("channels", "cells", "batch", "pixels", "steps")
-        for w in (f"--{name}", str(getattr(given, name)))
-    ]
+    words = [word for name in SIZES for word in (f"--{name}", str(getattr(given, name)))]
     found = [(count, run(count, words)) for _ in range(ROUNDS) for count in given.processes]
     print(f"{'processes':>9} {'step on':>8} {'ms':>9} {'sum of gradients':>17} {'other messages':>15}")
     for count in given.processes:
