@@ -24,6 +24,7 @@ from sswp_lib.space.bench201 import BENCH201
 from sswp_lib.space.resnest import RESNEST
 
 RESAMPLES = 500  # of a bootstrap over architectures
+SPREAD = "spread (points)"  # how a table calls the standard deviation of predictions over architectures
 PATHS = {  # of Pi-NAS's space; the searched ones are from the code released with the paper
     "ResNeSt-50": " ".join("1" * 16),
     "Pi-NAS-cls": "3 0 1 3 2 3 1 2 0 3 2 1 3 0 3 2",
@@ -101,6 +102,26 @@ def controls(config: Config, truth: Truth) -> dict[str, float]:
     return {name: tau(counted[name], truth.accuracy) for name in counted} | {"ceiling": truth.ceiling}
 
 
+def follows(done: Sequence[Done], truth: Truth, config: Config, preset: str) -> pd.DataFrame:
+    """Return what predictions follow: for each arm how far apart they lie (standard deviation over architectures) and
+    their tau with what can be counted of an architecture, its parameters and each operation, mean ± sd (n supernets).
+    The last row is of the accuracies that the architectures reach by themselves.
+    """
+    operations = [architecture.operations for architecture in truth.architectures]
+    taken = [name for name in BENCH201.candidates if any(name in names for names in operations)]
+    counted = counts(config, truth.architectures)[["parameters"]]
+    counted = counted.assign(**{name: [names.count(name) for names in operations] for name in taken})
+    of = lambda values: {SPREAD: float(np.std(values))} | {name: tau(values, counted[name]) for name in counted}  # noqa: E731
+    found = pd.DataFrame({"arm": job.labels["arm"], **of(job.record.result["scores"])} for job in done)
+    rows = [
+        {"arm": arm} | {name: _spread(group[name]) for name in (SPREAD, *counted)}
+        for arm, group in found.groupby("arm", sort=False)
+    ]
+    rows.append({"arm": "their own training"} | {name: f"{value:.2f}" for name, value in of(truth.accuracy).items()})
+    titles = {name: f"tau with {name}" for name in counted}
+    return pd.DataFrame(rows).rename(columns=titles).assign(preset=preset)
+
+
 def over_architectures(done: Sequence[Done], truth: Truth, better: str, other: str) -> tuple[float, float]:
     """Return the 95 % interval of the mean difference in tau between two arms when the architectures, not the
     supernets, are drawn anew (bootstrap); nan where nothing can be paired.
@@ -128,9 +149,19 @@ def _taus(one: np.ndarray, other: np.ndarray, draws: np.ndarray) -> np.ndarray:
 
 
 def notes(done: Sequence[Done], truth: Truth) -> dict[str, str]:
-    """Return for each claim about tau its interval over architectures, as a note."""
-    found = {key: over_architectures(done, truth, *pair) for key, pair in PAIRS.items()}
-    return {key: f"over architectures {low:.2f} to {high:.2f}" for key, (low, high) in found.items() if low == low}
+    """Return for each claim about tau both arms' mean taus, for a difference does not tell whether either ranks, and
+    the difference's interval over architectures, as a note.
+    """
+    found = {}
+    for key, arms in PAIRS.items():
+        low, high = over_architectures(done, truth, *arms)
+        if low == low:
+            taus = [
+                [tau(j.record.result["scores"], truth.accuracy) for j in done if j.labels["arm"] == a] for a in arms
+            ]
+            one, other = (float(np.nanmean(values)) for values in taus)
+            found[key] = f"taus {one:.2f} and {other:.2f}; difference over architectures {low:.2f} to {high:.2f}"
+    return found
 
 
 def table7(frame: pd.DataFrame, beside: dict[str, float], preset: str) -> pd.DataFrame:

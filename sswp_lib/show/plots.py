@@ -78,7 +78,7 @@ def _fix_layout(figure: Figure) -> None:
     """Lay a figure out once and for all; its legends would otherwise move to the edge of whatever part of it is
     saved.
     """
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     for legend in figure.legends:
         corner = figure.transFigure.inverted().transform(legend.get_window_extent().p0)
         legend.set_loc("lower left")

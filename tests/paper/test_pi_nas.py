@@ -190,7 +190,27 @@ def test_the_bootstrap_over_architectures_is_scipys_tau():
     right, wrong = list(range(12)), list(range(12))[::-1]
     both = [done("Pi-NAS", s, right) for s in (0, 1)] + [done("SPOS", s, wrong) for s in (0, 1)]
     assert ranked.over_architectures(both, known, "Pi-NAS", "SPOS") == (2, 2)
-    assert "pi_cp" not in (said := ranked.notes(both, known)) and said["pi_tau"] == "over architectures 2.00 to 2.00"
+    said = ranked.notes(both, known)
+    assert said == {"pi_tau": "taus 1.00 and -1.00; difference over architectures 2.00 to 2.00"}
+
+
+def test_what_predictions_follow():
+    """A supernet that counts pools says so, whatever its tau with the accuracies is."""
+    few = [BENCH201.choices(names) for names in (["avg_pool_3x3"] * 6, ["nor_conv_1x1"] * 6, ["nor_conv_3x3"] * 6)]
+    mixed = BENCH201.choices(["avg_pool_3x3"] * 3 + ["nor_conv_3x3"] * 3)
+    known = Truth((*few, mixed), np.array([[50.0, 60, 90, 80]]))
+    rankings = [done("Pi-NAS", 0, [6, 0, 0, 3]), done("Pi-NAS", 1, [6, 0, 0, 3]), done("SPOS", 0, [0, 0, 9, 4])]
+    table = ranked.follows(rankings, known, config(), "quick").set_index("arm")
+    assert list(table.columns) == [
+        ranked.SPREAD, "tau with parameters", "tau with nor_conv_1x1", "tau with nor_conv_3x3",
+        "tau with avg_pool_3x3", "preset",
+    ]  # fmt: skip
+    assert table.loc["Pi-NAS", "tau with avg_pool_3x3"] == "1.00 ± 0.00 (2)"
+    expected = kendalltau([6, 0, 0, 3], [0, 1, 3, 2]).statistic
+    assert table.loc["Pi-NAS", "tau with parameters"] == f"{expected:.2f} ± 0.00 (2)" and expected < 0
+    assert table.loc["SPOS", "tau with nor_conv_3x3"] == "1.00 (1)"
+    assert table.loc["Pi-NAS", ranked.SPREAD] == "2.49 ± 0.00 (2)"
+    assert table.loc["their own training", "tau with parameters"] == "1.00"
 
 
 def frame(seeds: int = 3, **taus: float) -> pd.DataFrame:
