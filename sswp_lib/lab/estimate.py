@@ -161,6 +161,7 @@ def _rankings(own: dict[str, Any]) -> list[Job | Ranking]:
         architectures = affords.drawn(study)
         if not pi_nas.is_published(study):
             jobs += pi_nas.alone_jobs(study, architectures, affords.trainings)
+        jobs += pi_nas.small_jobs(study, affords)
         jobs += pi_nas.rankings(study, architectures, own["seeds"] or affords.supernets)
     return jobs
 

@@ -56,12 +56,14 @@ class Extent:
         trainings: of each of them, on other labelled images each, where their accuracies are not published.
         supernets: of each arm, with a seed each.
         published: architectures that are ranked where their accuracies are, so that none is to be trained.
+        small: how many of those are trained here all the same, at the supernet's size (see `alone_here`).
     """
 
     architectures: int = 16
     trainings: int = 2
     supernets: int = 3
     published: int = 64
+    small: int = 0
 
     def drawn(self, config: Config) -> list[Choices]:
         """Return the architectures that are ranked by supernets of a configuration."""
@@ -70,7 +72,7 @@ class Extent:
 
 EXTENTS = {
     "smoke": Extent(5, 2, 2, published=5),
-    "night": Extent(36, 3, 5, published=729),
+    "night": Extent(36, 3, 5, published=729, small=64),
     "cifar": Extent(48, 2, 3, published=200),
     "paper": Extent(729, 3, 3, published=729),
 }
@@ -186,6 +188,26 @@ def truth(config: Config, affords: Extent, device: str | None = None) -> Truth:
     if is_published(config):
         return published(stand_alone.published(home() / config.data.root), architectures)
     return trained(studies.carry_out(alone_jobs(config, architectures, affords.trainings), device), architectures)
+
+
+def small_jobs(config: Config, affords: Extent) -> list[Job]:
+    """Train some of the architectures whose accuracies are published by themselves, once each; none of others."""
+    count = min(affords.small, affords.published) if is_published(config) else 0
+    return alone_jobs(config, drawn(count), 1)
+
+
+def alone_here(config: Config, affords: Extent, known: Truth, device: str | None = None) -> dict[str, float]:
+    """Return {what it is: the tau of these trainings with published accuracies}, {} where there are none: networks of
+    the benchmark are larger than a preset's supernet, and what a training at its size cannot tell is not to be expected
+    of it.
+    """
+    jobs = small_jobs(config, affords)
+    if not jobs:
+        return {}
+    few = [job.source for job in jobs]
+    accuracy = dict(zip(known.architectures, known.accuracy, strict=True))
+    reached = trained(studies.carry_out(jobs, device), few).accuracy
+    return {f"{len(few)} trained alone at this size": tau(reached, [accuracy[choices] for choices in few])}
 
 
 def published(table: pd.DataFrame, architectures: Sequence[Choices]) -> Truth:

@@ -111,7 +111,8 @@ def follows(done: Sequence[Done], truth: Truth, config: Config, preset: str) -> 
     taken = [name for name in BENCH201.candidates if any(name in names for names in operations)]
     counted = counts(config, truth.architectures)[["parameters"]]
     counted = counted.assign(**{name: [names.count(name) for names in operations] for name in taken})
-    of = lambda values: {SPREAD: float(np.std(values))} | {name: tau(values, counted[name]) for name in counted}  # noqa: E731
+    taus = lambda values: {name: tau(values, counted[name]) for name in counted}  # noqa: E731
+    of = lambda values: {SPREAD: float(np.std(values)), **taus(values)}  # noqa: E731
     found = pd.DataFrame({"arm": job.labels["arm"], **of(job.record.result["scores"])} for job in done)
     rows = [
         {"arm": arm} | {name: _spread(group[name]) for name in (SPREAD, *counted)}

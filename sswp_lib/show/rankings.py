@@ -16,7 +16,7 @@ from sswp_lib.show.comparisons import apart, half_width
 from sswp_lib.show.plots import COLOURS, SMALL, WIDTH
 
 COLUMNS = 4  # panels beside one another
-DASHES = ("--", ":", "-.")
+DASHES = ("--", ":", "-.", (0, (1, 3)))
 
 
 def predicted(truth: Sequence[float], scores: Mapping[str, Sequence[float]], taus: Mapping[str, float]) -> Figure:
@@ -61,7 +61,7 @@ def taus(frame: pd.DataFrame, order: Sequence[str], beside: Mapping[str, float])
     axes.set_yticks(range(len(order)), order)
     low, high = axes.get_xlim()
     axes.set(xlim=(max(low, -1.02), min(high, 1.02)), ylim=(len(order) - 0.5, -0.5), xlabel="Kendall's tau-b")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=SMALL)
+    figure.legend(loc="outside lower center", ncols=3 if len(beside) < 4 else 2, frameon=False, fontsize=SMALL)
     return figure
 
 

@@ -130,6 +130,26 @@ def test_published_accuracies_take_the_place_of_trainings(tmp_path, monkeypatch)
     assert np.isnan(without.ceiling) and "published" in without.words
 
 
+def test_some_published_architectures_are_trained_at_the_supernets_size(monkeypatch):
+    on_photographs, affords = config(**{"data.name": "cifar10"}), replace(pi_nas.extent("quick", 6), small=4)
+    assert pi_nas.small_jobs(config(), affords) == [] and pi_nas.alone_here(config(), affords, truth([1])) == {}
+    monkeypatch.setattr(pi_nas, "is_published", lambda config: config.data.name == "cifar10")
+    jobs = pi_nas.small_jobs(on_photographs, affords)
+    assert [job.source for job in jobs] == pi_nas.drawn(4)
+    assert all(job.config == pi_nas.alone(on_photographs) for job in jobs)
+    assert len(pi_nas.small_jobs(on_photographs, replace(affords, small=9))) == 6, "no more than are ranked"
+
+    reached = dict(zip(pi_nas.drawn(4), [40.0, 10.0, 30.0, 20.0], strict=True))
+    result = lambda job: {"test": {"top1": reached[job.source]}}  # noqa: E731
+    made_up = lambda job: Record(name="train-a", result=result(job), **RECORD)  # noqa: E731
+    monkeypatch.setattr(pi_nas.studies, "carry_out", lambda jobs, device: [Done(j.labels, made_up(j)) for j in jobs])
+    known = truth([60, 50, 40, 30, 20, 10])
+    accuracy = dict(zip(known.architectures, known.accuracy, strict=True))
+    expected = kendalltau(list(reached.values()), [accuracy[choices] for choices in reached]).statistic
+    found = pi_nas.alone_here(on_photographs, affords, known)
+    assert found == {"4 trained alone at this size": pytest.approx(expected)}
+
+
 def test_controls_count_parameters_and_convolutions():
     base, few = config(), [BENCH201.choices([name] * 6) for name in ("avg_pool_3x3", "nor_conv_1x1", "nor_conv_3x3")]
     counted = ranked.counts(base.changed(**{"one_shot.init_channels": 8}), few)
