@@ -72,7 +72,7 @@ class Extent:
 
 EXTENTS = {
     "smoke": Extent(5, 2, 2, published=5),
-    "night": Extent(36, 3, 5, published=729, small=64),
+    "night": Extent(36, 3, 5, published=729, small=32),
     "cifar": Extent(48, 2, 3, published=200),
     "paper": Extent(729, 3, 3, published=729),
 }
