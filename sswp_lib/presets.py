@@ -63,7 +63,7 @@ _DIGITS: dict[str, Any] = {  # shared by `quick` and `night`
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {
         **_SMALL, "data.name": "digits", "model.init_channels": 4, "model.num_cells": 3, "model.projection_dim": 32,
-        "search.epochs": 6, "search.batch_size": 64, "search.lr": 0.1, "search.alpha_lr": 0.02,
+        "search.epochs": 6, "search.batch_size": 128, "search.lr": 0.1, "search.alpha_lr": 0.02,
         "search.temperature": 0.5, "search.calibration_batches": 2,
         "train.epochs": 6, "train.batch_size": 20, "train.labels_per_class": 2, "train.validation": 0.2,
     },
@@ -86,7 +86,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 # alpha as far as 6; the smaller presets have fewer epochs than their searches by paths, for an iteration runs every
 # candidate twice, and a learning rate of 6 / steps that makes up for it. All but `paper` is ours.
 _RELAXED: dict[str, dict[str, Any]] = {
-    "smoke": {"search.epochs": 3, "relaxed.alpha_lr": 0.2},
+    "smoke": {"search.epochs": 3, "relaxed.alpha_lr": 0.4},
     "quick": {"search.epochs": 40, "relaxed.alpha_lr": 0.015},
     "night": {"search.epochs": 80, "relaxed.alpha_lr": 0.0075},
     "cifar": {"search.epochs": 50, "relaxed.alpha_lr": 0.0012},
