@@ -107,7 +107,11 @@ def _paired(frame: pd.DataFrame, better: str, other: str, column: str) -> Effect
     if both.empty:
         reason = f"no supernet seed has a {column} of both {better!r} and {other!r}"
         return Effect(nan, nan, nan, 0, unit="supernet", runs=runs_of(rows), untestable=reason)
-    return replace(between(frame, better, other, column), unit="supernet")
+    effect = replace(between(frame, better, other, column), unit="supernet")
+    if column != "tau":
+        return effect
+    taus = f"taus {both[better].mean():.2f} and {both[other].mean():.2f}"  # their difference does not tell if one ranks
+    return replace(effect, note="; ".join(filter(None, [effect.note, taus])))
 
 
 def top(frame: pd.DataFrame) -> Effect:

@@ -200,7 +200,7 @@ def test_ties_for_the_highest_are_shared():
     assert ranked.of_highest([1, 2, 3, 4], accuracy, 3) == 3 and ranked.of_highest([1, 1, 1, 1], accuracy, 9) == 2.5
 
 
-def test_the_bootstrap_over_architectures_is_scipys_tau():
+def test_the_bootstrap_over_architectures_is_scipys_tau(supernets):
     rng = np.random.default_rng(1)
     one, other = rng.integers(4, size=9).astype(float), rng.normal(size=9)
     draws = rng.integers(9, size=(5, 9))
@@ -211,7 +211,11 @@ def test_the_bootstrap_over_architectures_is_scipys_tau():
     both = [done("Pi-NAS", s, right) for s in (0, 1)] + [done("SPOS", s, wrong) for s in (0, 1)]
     assert ranked.over_architectures(both, known, "Pi-NAS", "SPOS") == (2, 2)
     said = ranked.notes(both, known)
-    assert said == {"pi_tau": "taus 1.00 and -1.00; difference over architectures 2.00 to 2.00"}
+    assert said == {"pi_tau": "difference over architectures 2.00 to 2.00"}
+    effects = pi_nas_claims.measured(ranked.by_supernet(both, known), said)
+    expected = "no spread, nothing to test; taus 1.00 and -1.00; difference over architectures 2.00 to 2.00"
+    assert effects["pi_tau"].note == expected
+    assert effects["pi_cp"].note == ""
 
 
 def test_what_predictions_follow():
